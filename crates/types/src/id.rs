@@ -1,0 +1,119 @@
+//! Identifiers. Positions in a snapshot are small integers, so that the hot
+//! path indexes instead of hashing; a snapshot never changes under them.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! index {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// The entry at `position` of its table.
+            ///
+            /// # Panics
+            /// When a table holds more than four thousand million entries.
+            #[must_use]
+            #[expect(clippy::expect_used, reason = "no configuration comes near the bound")]
+            pub fn new(position: usize) -> Self {
+                Self(u32::try_from(position).expect("a table holds fewer than 2^32 entries"))
+            }
+
+            /// The position in its table.
+            #[must_use]
+            pub const fn get(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+index!(
+    /// An account in the snapshot.
+    AccountIndex
+);
+index!(
+    /// A deployment (one model at one account) in the snapshot.
+    DeploymentIndex
+);
+index!(
+    /// A limit in the quota book.
+    LimitIndex
+);
+index!(
+    /// A key of one account.
+    KeyIndex
+);
+
+/// Names one client request: `req_` and 26 letters and digits that sort by time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u128);
+
+/// Text that is not a request id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request id is `req_` followed by 26 letters and digits")]
+pub struct NotARequestId;
+
+const PREFIX: &str = "req_";
+/// Crockford's base 32: no I, L, O or U, so that an id survives being read aloud.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+impl RequestId {
+    /// An id made of a time in milliseconds since the epoch (48 bits are kept)
+    /// and 80 random bits.
+    #[must_use]
+    pub const fn new(unix_ms: u64, random: u128) -> Self {
+        Self(((unix_ms as u128 & 0xffff_ffff_ffff) << 80) | (random & ((1 << 80) - 1)))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0_u8; 26];
+        for (position, letter) in text.iter_mut().enumerate() {
+            let shift = 5 * (25 - position);
+            *letter = ALPHABET[(self.0 >> shift) as usize & 31];
+        }
+        f.write_str(PREFIX)?;
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = NotARequestId;
+
+    fn from_str(text: &str) -> Result<Self, NotARequestId> {
+        let letters = text.strip_prefix(PREFIX).ok_or(NotARequestId)?;
+        if letters.len() != 26 {
+            return Err(NotARequestId);
+        }
+        let mut value: u128 = 0;
+        for letter in letters.bytes() {
+            let digit = ALPHABET.iter().position(|a| *a == letter).ok_or(NotARequestId)?;
+            value = (value << 5) | digit as u128;
+        }
+        Ok(Self(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_read_back_and_sort_by_time() {
+        let early = RequestId::new(1_700_000_000_000, u128::MAX);
+        let late = RequestId::new(1_700_000_000_001, 0);
+        assert_eq!(early.to_string().parse(), Ok(early));
+        assert!(early.to_string() < late.to_string());
+        assert_eq!("req_short".parse::<RequestId>(), Err(NotARequestId));
+    }
+}
