@@ -53,11 +53,7 @@ pub fn parse(place: &str, text: &str) -> Result<Provider, FileProblem> {
     let provider: Provider = toml::from_str(text)
         .map_err(|error| FileProblem::Malformed { place: place.to_owned(), message: error.to_string() })?;
     let problems = validate(&provider);
-    if problems.is_empty() {
-        Ok(provider)
-    } else {
-        Err(FileProblem::Invalid { place: place.to_owned(), problems })
-    }
+    if problems.is_empty() { Ok(provider) } else { Err(FileProblem::Invalid { place: place.to_owned(), problems }) }
 }
 
 impl Catalog {
@@ -88,8 +84,8 @@ impl Catalog {
         }
         paths.sort();
         for path in paths {
-            let text = fs::read_to_string(&path)
-                .map_err(|error| FileProblem::Unreadable { path: path.clone(), error })?;
+            let text =
+                fs::read_to_string(&path).map_err(|error| FileProblem::Unreadable { path: path.clone(), error })?;
             let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             self.providers.insert(id, parse(&path.display().to_string(), &text)?);
         }
@@ -125,7 +121,8 @@ mod tests {
     fn a_file_of_the_overlay_replaces_the_built_in_one() {
         let folder = std::env::temp_dir().join(format!("freeway-overlay-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("groq.toml"), "base_url = \"http://127.0.0.1:1/v1\"\ndialect = \"openai-chat\"\n").unwrap();
+        fs::write(folder.join("groq.toml"), "base_url = \"http://127.0.0.1:1/v1\"\ndialect = \"openai-chat\"\n")
+            .unwrap();
         let mut catalog = Catalog::embedded().unwrap();
         catalog.overlay(&folder).unwrap();
         assert_eq!(catalog.get("groq").unwrap().base_url.as_deref(), Some("http://127.0.0.1:1/v1"));

@@ -22,4 +22,4 @@ pub use facts::{
 };
 pub use limit::{Charges, Counts, Estimate, Limit, LimitScope, RateHeader, RateHeaderFormat, RateHeaderSays, Reset};
 pub use refusal::{Action, ErrorRule, Match, Pause};
-pub use validate::{Problem, validate};
+pub use validate::{Problem, validate, window_seconds};

@@ -32,9 +32,9 @@ pub fn validate(provider: &Provider) -> Vec<Problem> {
     check.problems
 }
 
-/// How long a window is, in seconds, if `text` is one. Days, weeks and months count as 24 h, 7 and 31 days.
+/// How long a window is, in seconds, if `text` is one. A day counts as 24 h, a month as 31 days, the longest it can be.
 #[must_use]
-pub(crate) fn window_seconds(text: &str) -> Option<u64> {
+pub fn window_seconds(text: &str) -> Option<u64> {
     match text {
         "second" => return Some(1),
         "minute" => return Some(60),
@@ -90,7 +90,9 @@ impl Check {
                         }
                     }
                     if model.id.is_empty() || model.id.chars().any(char::is_control) {
-                        check.at("id", |check| check.problem("a model id is neither empty nor holds control characters"));
+                        check.at("id", |check| {
+                            check.problem("a model id is neither empty nor holds control characters")
+                        });
                     }
                     for (name, price) in [("price", &model.price), ("units_per_mtok", &model.units_per_mtok)] {
                         if let Some(price) = price {
@@ -133,7 +135,9 @@ impl Check {
     }
 
     fn price(&mut self, price: &ModelPrice) {
-        for (name, usd) in [("input", Some(price.input)), ("cached_input", price.cached_input), ("output", Some(price.output))] {
+        for (name, usd) in
+            [("input", Some(price.input)), ("cached_input", price.cached_input), ("output", Some(price.output))]
+        {
             if usd.is_some_and(|usd| Price::from_usd_per_mtok(usd).is_none()) {
                 self.at(name, |check| {
                     check.problem("a price is in USD per million tokens, from 0 to 1000; was it typed per token?");
@@ -147,22 +151,30 @@ impl Check {
         if let Some(amount) = limit.amount {
             let whole = limit.metric == Metric::Usd || amount.fract() == 0.0;
             if !amount.is_finite() || amount < 0.0 || amount > 1e15 || !whole {
-                self.at("amount", |check| check.problem("an amount is a whole number of units (USD may have a fraction), 0 or more"));
+                self.at("amount", |check| {
+                    check.problem("an amount is a whole number of units (USD may have a fraction), 0 or more")
+                });
             }
         }
         if limit.metric == Metric::Concurrency {
             for (name, given) in [("window", limit.window.is_some()), ("reset", limit.reset.is_some())] {
                 if given {
-                    self.at(name, |check| check.problem(format!("concurrency has no {name}: a request gives its place back when it ends")));
+                    self.at(name, |check| {
+                        check.problem(format!("concurrency has no {name}: a request gives its place back when it ends"))
+                    });
                 }
             }
         } else if let Some(window) = &limit.window {
             if window_seconds(window).is_none() {
                 self.at("window", |check| {
-                    check.problem("a window is second, minute, hour, day, week, month, or a length such as 10s, 15m, 5h, 7d");
+                    check.problem(
+                        "a window is second, minute, hour, day, week, month, or a length such as 10s, 15m, 5h, 7d",
+                    );
                 });
             } else if reset == Reset::Calendar && window.ends_with('d') {
-                self.at("window", |check| check.problem("a calendar window is a day, week or month, or is shorter than a day"));
+                self.at("window", |check| {
+                    check.problem("a calendar window is a day, week or month, or is shorter than a day")
+                });
             }
         } else if reset != Reset::Never {
             self.problem("this limit needs a `window`, or `reset = \"never\"`");
@@ -171,7 +183,9 @@ impl Check {
             if reset != Reset::Calendar {
                 self.at("zone", |check| check.problem("a zone goes with `reset = \"calendar\"`"));
             } else if jiff::tz::TimeZone::get(zone).is_err() {
-                self.at("zone", |check| check.problem(format!("`{zone}` is not a time zone; write it like America/Los_Angeles or UTC")));
+                self.at("zone", |check| {
+                    check.problem(format!("`{zone}` is not a time zone; write it like America/Los_Angeles or UTC"))
+                });
             }
         }
         for (name, given) in [
@@ -216,7 +230,9 @@ impl Check {
                 let compares = !condition.is.is_empty() || condition.contains.is_some() || condition.exists;
                 if !compares || (condition.field.is_some() && condition.header.is_some()) {
                     check.at(position, |check| {
-                        check.problem("a condition names a `field` or a `header` and compares it by `is`, `contains` or `exists`");
+                        check.problem(
+                            "a condition names a `field` or a `header` and compares it by `is`, `contains` or `exists`",
+                        );
                     });
                 }
             }
@@ -266,14 +282,23 @@ mod tests {
     #[test]
     fn contradictions_are_named_with_their_place() {
         check("[[limits]]\nmetric = \"requests\"\namount = 1\n", "limits.0: this limit needs a `window`");
-        check("[[limits]]\nmetric = \"concurrency\"\nwindow = \"day\"\namount = 1\n", "limits.0.window: concurrency has no window");
+        check(
+            "[[limits]]\nmetric = \"concurrency\"\nwindow = \"day\"\namount = 1\n",
+            "limits.0.window: concurrency has no window",
+        );
         check("[[limits]]\nmetric = \"requests\"\nwindow = \"1 day\"\namount = 1\n", "limits.0.window");
         check("[[limits]]\nmetric = \"requests\"\nwindow = \"day\"\nzone = \"UTC\"\namount = 1\n", "limits.0.zone");
         check("base_url = \"https://key@host/v1\"\n", "credentials do not belong");
         check("[[models]]\nid = \"a\"\n[[models]]\nid = \"a\"\n", "models.1.id: the model `a` stands here twice");
         check("[[models]]\nid = \"a\"\nprice = { input = 5000.0, output = 1.0 }\n", "models.0.price.input");
         check("[[errors]]\ncase = \"x\"\nstatus = [429]\naction = \"cooldown\"\n", "say until when");
-        check("[[errors]]\ncase = \"x\"\nstatus = [429]\naction = \"cooldown\"\nuntil = [\"soon\"]\n", "errors.0.until.0");
-        check("[[errors]]\ncase = \"x\"\nstatus = [401]\naction = \"disable_key\"\nsrc = [\"nowhere\"]\n", "`nowhere` is cited");
+        check(
+            "[[errors]]\ncase = \"x\"\nstatus = [429]\naction = \"cooldown\"\nuntil = [\"soon\"]\n",
+            "errors.0.until.0",
+        );
+        check(
+            "[[errors]]\ncase = \"x\"\nstatus = [401]\naction = \"disable_key\"\nsrc = [\"nowhere\"]\n",
+            "`nowhere` is cited",
+        );
     }
 }

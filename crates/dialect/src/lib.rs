@@ -6,6 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod openai_chat;
+
+mod error;
+pub mod sse;
+
+pub use error::{ClientError, UpstreamError};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

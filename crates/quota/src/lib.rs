@@ -1,1 +1,35 @@
-//! quota
+//! Counting what may still be sent.
+//!
+//! A provider counts a request at an instant that nobody here sees: it lies
+//! between the moment the first byte may have left and the moment the first byte
+//! came back. Every rule below therefore holds a charge for the whole of that
+//! uncertainty: from dispatch until the *latest possible receipt*, and from there
+//! for one window. That is why a known limit is never overrun, and why almost all
+//! of it can still be used: the uncertainty is as long as a round trip.
+//!
+//! All limits of an attempt are reserved at once or not at all. What is left out
+//! here on purpose: clocks (callers bring [`Now`](freeway_types::Now)), storage,
+//! and learning limits from headers and refusals.
+
+#![forbid(unsafe_code)]
+
+mod book;
+mod bucket;
+mod calendar;
+mod counter;
+mod demand;
+mod hint;
+mod pause;
+mod rolling;
+mod spec;
+
+pub use book::{Actual, Blocked, Book, Fit, LimitView, ReservationId};
+pub use demand::{Bound, Demand};
+pub use hint::{parse_duration, parse_retry_after};
+pub use pause::{PauseScope, Pauses};
+pub use spec::{Charging, Civil, LimitSpec, Rule, SpecError};
+
+use std::time::Duration;
+
+/// Longest time between the end of our write and the provider's count, until it is learned.
+pub const COUNT_LAG: Duration = Duration::from_secs(2);

@@ -133,10 +133,7 @@ impl Group {
     /// Whether a deployment of this cost belongs to the group.
     #[must_use]
     pub const fn contains(self, cost: CostClass) -> bool {
-        matches!(
-            (self, cost),
-            (Self::Any, _) | (Self::Free, CostClass::Free) | (Self::Paid, CostClass::Paid)
-        )
+        matches!((self, cost), (Self::Any, _) | (Self::Free, CostClass::Free) | (Self::Paid, CostClass::Paid))
     }
 
     /// The word used in configuration and pages.

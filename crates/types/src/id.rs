@@ -11,6 +11,9 @@ macro_rules! index {
         pub struct $name(u32);
 
         impl $name {
+            /// The first entry of a table.
+            pub const FIRST: Self = Self(0);
+
             /// The entry at `position` of its table.
             ///
             /// # Panics

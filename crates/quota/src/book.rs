@@ -1,0 +1,304 @@
+//! All limits together: reserve, settle, release.
+
+use std::collections::VecDeque;
+
+use freeway_catalog::{Charges, Counts};
+use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
+
+use crate::COUNT_LAG;
+use crate::counter::{Counted, Counter};
+use crate::demand::{Demand, used};
+use crate::spec::LimitSpec;
+
+/// The counts of all limits.
+#[derive(Debug, Default)]
+pub struct Book {
+    limits: Vec<Entry>,
+    reservations: Vec<Option<Reservation>>,
+    free: Vec<usize>,
+    /// Reservations whose request is written, by the instant after which it must have been counted.
+    written: VecDeque<(Now, ReservationId)>,
+    /// Distinguishes reservations that use the same place one after the other.
+    generation: u64,
+}
+
+/// Names one reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservationId {
+    place: usize,
+    generation: u64,
+}
+
+/// Why an attempt may not be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The limit that stands in the way; of several, the one that lasts longest.
+    pub limit: LimitIndex,
+    /// When it will fit again. `None`: not by waiting.
+    pub until: Option<Now>,
+}
+
+/// Whether an attempt fits into its limits now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fit {
+    /// It does; the scarcest limit has this share of its amount left, from 0 to 1.
+    Fits(f64),
+    /// It does not.
+    Blocked(Blocked),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Actual {
+    /// What it used; `None` where nobody knows, so that the reservation stands as used.
+    pub usage: Option<Usage>,
+    /// What it cost.
+    pub cost: Usd,
+    /// What it used of the provider's own units.
+    pub units: u64,
+    /// Whether it was answered; a refusal charges the request and no tokens.
+    pub answered: bool,
+}
+
+/// One limit as it stands, for people.
+#[derive(Clone, Debug)]
+pub struct LimitView<'a> {
+    /// Which one.
+    pub spec: &'a LimitSpec,
+    /// Its size in units, tokens or picodollars, if known.
+    pub amount: Option<u64>,
+    /// Counted or held, in the present window.
+    pub used: u64,
+    /// Of that, held for attempts in flight.
+    pub held: u64,
+    /// What may be sent now.
+    pub left: u64,
+    /// When the next unit comes back, if anything is used.
+    pub returns: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    spec: LimitSpec,
+    counter: Counter,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    generation: u64,
+    dispatched: Now,
+    /// The latest instant at which the provider can have counted the request, once that is known.
+    receipt: Option<Now>,
+    held: Vec<(LimitIndex, u64)>,
+}
+
+impl Book {
+    /// A book in which nothing is used.
+    #[must_use]
+    pub fn new(specs: Vec<LimitSpec>, now: Now) -> Self {
+        let limits = specs.into_iter().map(|spec| Entry { counter: Counter::new(&spec, now), spec }).collect();
+        Self { limits, ..Self::default() }
+    }
+
+    /// The limit at an index.
+    #[must_use]
+    pub fn spec(&self, limit: LimitIndex) -> &LimitSpec {
+        &self.limits[limit.get()].spec
+    }
+
+    /// Whether an attempt would fit now. Changes no count.
+    pub fn fit(&mut self, now: Now, limits: &[LimitIndex], demand: &Demand) -> Fit {
+        self.pass_receipts(now);
+        let mut scarcest = 1.0_f64;
+        let mut worst: Option<Blocked> = None;
+        for limit in limits {
+            let Entry { spec, counter } = &mut self.limits[limit.get()];
+            let Some(amount) = spec.amount else { continue };
+            counter.advance(spec, now);
+            let need = demand.amount(spec);
+            let left = counter.left(spec, amount, now);
+            if need <= left {
+                scarcest = scarcest.min(share(left, amount));
+                continue;
+            }
+            let until = if need > amount { None } else { counter.relief(spec, amount, need, now) };
+            let concurrency = spec.metric == Metric::Concurrency && amount > 0;
+            let blocked = Blocked { limit: *limit, until: if concurrency { Some(now) } else { until } };
+            worst = Some(match worst {
+                Some(other) if lasts_longer(other, blocked) => other,
+                _ => blocked,
+            });
+        }
+        worst.map_or(Fit::Fits(scarcest), Fit::Blocked)
+    }
+
+    /// Holds what an attempt may use, of all its limits or of none. Call it at dispatch:
+    /// from now on the provider may count.
+    ///
+    /// # Errors
+    /// When a limit has not enough left; nothing is held then.
+    pub fn reserve(&mut self, now: Now, limits: &[LimitIndex], demand: &Demand) -> Result<ReservationId, Blocked> {
+        if let Fit::Blocked(blocked) = self.fit(now, limits, demand) {
+            return Err(blocked);
+        }
+        let mut held = Vec::with_capacity(limits.len());
+        for limit in limits {
+            let Entry { spec, counter } = &mut self.limits[limit.get()];
+            let amount = demand.amount(spec);
+            counter.hold(amount);
+            held.push((*limit, amount));
+        }
+        self.generation += 1;
+        let reservation = Reservation { generation: self.generation, dispatched: now, receipt: None, held };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.reservations.push(None);
+            self.reservations.len() - 1
+        });
+        self.reservations[place] = Some(reservation);
+        Ok(ReservationId { place, generation: self.generation })
+    }
+
+    /// The request is written to its last byte: it will have been counted [`COUNT_LAG`] from now.
+    pub fn written(&mut self, id: ReservationId, now: Now) {
+        if self.get(id).is_some_and(|reservation| reservation.receipt.is_none()) {
+            self.written.push_back((now.after(COUNT_LAG), id));
+        }
+    }
+
+    /// The first byte came back: the request has been counted.
+    pub fn received(&mut self, id: ReservationId, now: Now) {
+        self.pass_receipts(now);
+        self.count_request(id, now, now);
+    }
+
+    /// The attempt is over. Idempotent: a second call for the same reservation changes nothing.
+    pub fn settle(&mut self, id: ReservationId, now: Now, actual: &Actual) {
+        self.pass_receipts(now);
+        let Some(reservation) = self.take(id) else { return };
+        let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
+        for (limit, held) in reservation.held {
+            let Entry { spec, counter } = &mut self.limits[limit.get()];
+            counter.advance(spec, now);
+            if counts_on_receipt(spec) && reservation.receipt.is_some() {
+                continue;
+            }
+            counter.unhold(held);
+            let amount = settled(spec, held, actual);
+            let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
+            counter.count(spec, amount, Counted { dispatched: reservation.dispatched, receipt }, now);
+        }
+    }
+
+    /// Nothing was sent: everything is given back.
+    pub fn release(&mut self, id: ReservationId) {
+        let Some(reservation) = self.take(id) else { return };
+        for (limit, held) in reservation.held {
+            self.limits[limit.get()].counter.unhold(held);
+        }
+    }
+
+    /// Books use from before this process started.
+    pub fn replay(&mut self, limit: LimitIndex, amount: u64, at: Timestamp, now: Now) {
+        let Entry { spec, counter } = &mut self.limits[limit.get()];
+        let age = now.wall.since(at);
+        if let Some(length) = spec.length()
+            && age > length.saturating_add(COUNT_LAG)
+        {
+            return;
+        }
+        let instant = Now {
+            wall: at,
+            monotonic: freeway_types::Monotonic::from_micros(
+                now.monotonic.as_micros().saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+            ),
+        };
+        counter.count(spec, amount, Counted { dispatched: instant, receipt: instant.after(COUNT_LAG) }, now);
+    }
+
+    /// Every limit as it stands.
+    pub fn view(&mut self, now: Now) -> impl Iterator<Item = LimitView<'_>> {
+        self.pass_receipts(now);
+        self.limits.iter_mut().map(move |Entry { spec, counter }| {
+            counter.advance(spec, now);
+            let amount = spec.amount;
+            let left = amount.map_or(0, |amount| counter.left(spec, amount, now));
+            let used = amount.map_or_else(|| counter.in_flight(), |amount| amount.saturating_sub(left));
+            let returns = amount
+                .filter(|_| used > 0)
+                .and_then(|amount| counter.relief(spec, amount, left + 1, now))
+                .map(|instant| instant.wall);
+            LimitView { held: counter.in_flight(), spec, amount, used, left, returns }
+        })
+    }
+
+    /// Turns "written and long enough ago" into "counted".
+    fn pass_receipts(&mut self, now: Now) {
+        while let Some((deadline, id)) = self.written.front().copied() {
+            if deadline.monotonic > now.monotonic {
+                break;
+            }
+            self.written.pop_front();
+            self.count_request(id, deadline, now);
+        }
+    }
+
+    fn count_request(&mut self, id: ReservationId, receipt: Now, now: Now) {
+        let Some(reservation) = self.reservations.get_mut(id.place).and_then(Option::as_mut) else { return };
+        if reservation.generation != id.generation || reservation.receipt.is_some() {
+            return;
+        }
+        reservation.receipt = Some(receipt);
+        for (limit, held) in &reservation.held {
+            let Entry { spec, counter } = &mut self.limits[limit.get()];
+            if counts_on_receipt(spec) {
+                counter.unhold(*held);
+                counter.count(spec, *held, Counted { dispatched: reservation.dispatched, receipt }, now);
+            }
+        }
+    }
+
+    fn get(&self, id: ReservationId) -> Option<&Reservation> {
+        self.reservations.get(id.place)?.as_ref().filter(|reservation| reservation.generation == id.generation)
+    }
+
+    fn take(&mut self, id: ReservationId) -> Option<Reservation> {
+        self.get(id)?;
+        self.free.push(id.place);
+        self.reservations[id.place].take()
+    }
+}
+
+/// Whether a charge is certain as soon as the provider has the request, however it ends.
+fn counts_on_receipt(spec: &LimitSpec) -> bool {
+    spec.metric == Metric::Requests && spec.charging.counts == Counts::All
+}
+
+fn settled(spec: &LimitSpec, held: u64, actual: &Actual) -> u64 {
+    match spec.metric {
+        Metric::Requests if spec.charging.counts == Counts::Successes && !actual.answered => 0,
+        Metric::Requests => held,
+        Metric::Concurrency => 0,
+        _ if spec.charging.charges == Charges::Requested => held,
+        _ => match actual.usage {
+            Some(usage) => used(spec.metric, usage, u64::try_from(actual.cost.as_picos()).unwrap_or(0), actual.units),
+            None => held,
+        },
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share for ranking, not a count")]
+fn share(left: u64, amount: u64) -> f64 {
+    if amount == 0 { 0.0 } else { left as f64 / amount as f64 }
+}
+
+/// Whether `one` stands in the way longer than `other`.
+fn lasts_longer(one: Blocked, other: Blocked) -> bool {
+    match (one.until, other.until) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(one), Some(other)) => one.monotonic >= other.monotonic,
+    }
+}
+
+#[cfg(test)]
+mod tests;
