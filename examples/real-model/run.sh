@@ -41,8 +41,9 @@ healthy() { curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.
 if [[ -n ${FREEWAY:-} ]]; then
   freeway=("$FREEWAY")
 else
-  cargo build --quiet --manifest-path "$here/../../Cargo.toml"
-  freeway=(cargo run --quiet --manifest-path "$here/../../Cargo.toml" --)
+  cd "$here/../.."
+  cargo build --quiet
+  freeway=(cargo run --quiet --)
 fi
 
 "$here/serve.sh" --prepare # the long part, once

@@ -93,7 +93,9 @@ impl Answer {
             let mut shown = json!({
                 "index": position, "message": choice.message(), "finish_reason": choice.finish, "logprobs": null
             });
-            if self.logprobs && let Content::Text(text) = &choice.content {
+            if self.logprobs
+                && let Content::Text(text) = &choice.content
+            {
                 shown["logprobs"] = logprobs(pieces(text));
             }
             shown
@@ -101,9 +103,10 @@ impl Answer {
         self.object("chat.completion", choices.collect(), Some(usage), true)
     }
 
-    /// The pieces of a streamed answer, without the usage.
-    pub(crate) fn pieces(&self) -> Vec<Piece> {
+    /// The pieces of a streamed answer, without the usage; each says `usage: null` if usage will follow.
+    pub(crate) fn pieces(&self, usage_follows: bool) -> Vec<Piece> {
         let mut made = Vec::new();
+        let usage = usage_follows.then_some(&Value::Null);
         let deltas: Vec<Vec<(Value, Value)>> = self.choices.iter().map(|choice| choice.deltas(self.logprobs)).collect();
         let longest = deltas.iter().map(Vec::len).max().unwrap_or(0);
         for round in 0..longest {
@@ -115,7 +118,7 @@ impl Answer {
                 let (all, steps) = (self.choices[position].tokens, choice.len() as u64 - 1);
                 let until = |step: u64| all * step / steps.max(1);
                 let tokens = if round == 0 { 0 } else { until(round as u64) - until(round as u64 - 1) };
-                let json = self.object("chat.completion.chunk", vec![shown], None, made.is_empty());
+                let json = self.object("chat.completion.chunk", vec![shown], usage, made.is_empty());
                 made.push(Piece { json: String::from_utf8_lossy(&json).into_owned(), tokens });
             }
         }
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn the_pieces_of_a_stream_make_the_same_text_and_tokens() {
         let answer = Answer::to(request(""), 7, 3, 0);
-        let pieces = answer.pieces();
+        let pieces = answer.pieces(false);
         let text: String = pieces
             .iter()
             .map(|piece| serde_json::from_str::<Value>(&piece.json).unwrap())
@@ -348,7 +351,7 @@ mod tests {
         let tools = r#","tools":[{"type":"function","function":{"name":"look","parameters":
             {"type":"object","properties":{"place":{"type":"string"}}}}}]"#;
         let answer = Answer::to(request(tools), 7, 3, 0);
-        let pieces = answer.pieces();
+        let pieces = answer.pieces(false);
         assert!(pieces.len() >= 4);
         let arguments: String = pieces
             .iter()

@@ -222,14 +222,12 @@ impl Book {
             let asked = rule.asked(demand);
             let too_large = asked > amount && rule.counts_tokens();
             // Of what is counted at completion, only what is already used can bar.
-            let needed = if rule.metric == Metric::Requests
-                || rule.metric == Metric::Concurrency
-                || rule.requested_to_the_end
-            {
-                asked
-            } else {
-                1
-            };
+            let needed =
+                if rule.metric == Metric::Requests || rule.metric == Metric::Concurrency || rule.requested_to_the_end {
+                    asked
+                } else {
+                    1
+                };
             if !too_large && used.saturating_add(needed) <= amount {
                 continue;
             }
@@ -350,7 +348,8 @@ impl Rates {
             let price = model.price.as_ref().map_or(0.0, pick);
             Price::from_usd_per_mtok(price).map_or(0, Price::as_micros_per_mtok)
         };
-        let units = |pick: fn(&ModelPrice) -> f64| model.units_per_mtok.as_ref().map_or(0, |rate| whole(pick(rate) * 1e3));
+        let units =
+            |pick: fn(&ModelPrice) -> f64| model.units_per_mtok.as_ref().map_or(0, |rate| whole(pick(rate) * 1e3));
         Self {
             usd_input: usd(|price| price.input),
             usd_output: usd(|price| price.output),
@@ -542,14 +541,14 @@ mod tests {
             [[models]]
             id = "m"
             price = { input = 1.0, output = 2.0 }
-            units_per_mtok = { input = 2000.0, output = 20000.5 }
+            units_per_mtok = { input = 200.0, output = 900.5 }
             "#,
             "free",
         );
         let ticket = book.arrive(0, "m", Demand::default()).unwrap();
         book.settle(0, &ticket, Spend { input: 400, output: 200 }, true);
         let used: Vec<u64> = book.states(0).iter().map(|state| state.used).collect();
-        assert_eq!(used, [800_000_000, 4_800_100_000]);
+        assert_eq!(used, [800_000_000, 260_100_000]);
         let ticket = book.arrive(1, "m", Demand::default()).unwrap();
         book.settle(1, &ticket, Spend { input: 400, output: 200 }, true);
         let refused = book.arrive(2, "m", Demand::default()).unwrap_err();

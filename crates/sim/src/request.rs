@@ -328,12 +328,21 @@ mod tests {
         assert_eq!(param(r#"{"model":"m"}"#).as_deref(), Some("messages"));
         assert_eq!(param(&format!("{{{user}}}")).as_deref(), Some("model"));
         assert_eq!(param(r#"{"model":"m","messages":[]}"#).as_deref(), Some("messages"));
-        assert_eq!(param(r#"{"model":"m","messages":[{"role":"cat","content":""}]}"#).as_deref(), Some("messages[0].role"));
-        assert_eq!(param(r#"{"model":"m","messages":[{"role":"user","content":7}]}"#).as_deref(), Some("messages[0].content"));
+        assert_eq!(
+            param(r#"{"model":"m","messages":[{"role":"cat","content":""}]}"#).as_deref(),
+            Some("messages[0].role")
+        );
+        assert_eq!(
+            param(r#"{"model":"m","messages":[{"role":"user","content":7}]}"#).as_deref(),
+            Some("messages[0].content")
+        );
         assert_eq!(param(&format!(r#"{{"model":"m",{user},"max_tokens":0}}"#)).as_deref(), Some("max_tokens"));
         assert_eq!(param(&format!(r#"{{"model":"m",{user},"temperature":3}}"#)).as_deref(), Some("temperature"));
         assert_eq!(param(&format!(r#"{{"model":"m",{user},"stream":1}}"#)).as_deref(), Some("stream"));
-        assert_eq!(param(&format!(r#"{{"model":"m",{user},"stream_options":{{}}}}"#)).as_deref(), Some("stream_options"));
+        assert_eq!(
+            param(&format!(r#"{{"model":"m",{user},"stream_options":{{}}}}"#)).as_deref(),
+            Some("stream_options")
+        );
     }
 
     #[test]
@@ -348,7 +357,8 @@ mod tests {
 
     #[test]
     fn a_call_is_made_until_a_tool_has_answered() {
-        let tools = r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"b"}}]"#;
+        let tools =
+            r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"b"}}]"#;
         let user = r#"{"role":"user","content":"x"}"#;
         let call = |messages: &str, choice: &str| {
             let body = format!(r#"{{"model":"m","messages":[{messages}],{tools}{choice}}}"#);

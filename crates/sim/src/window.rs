@@ -198,7 +198,8 @@ impl Counter {
             Window::Anchored(length) => self.end().map(|end| end - length),
             _ => None,
         };
-        let same_period = self.end() == self.window.boundary(at).or(self.end()) && started.is_none_or(|start| at >= start);
+        let same_period =
+            self.end() == self.window.boundary(at).or(self.end()) && started.is_none_or(|start| at >= start);
         let length = self.length();
         match &mut self.state {
             State::Uses(uses) => {

@@ -1,0 +1,180 @@
+//! The plan: every candidate kept or dropped with a reason, and the kept ones in order.
+
+use freeway_catalog::Modality;
+use freeway_dialect::openai_chat::ChatRequest;
+use freeway_policy::{Admission, permits};
+use freeway_quota::{Demand, Fit};
+use freeway_types::{CostClass, DeploymentIndex, Now, Usd};
+
+use crate::estimate::{demand, least_input};
+use crate::reason::Reason;
+use crate::snapshot::{Deployment, Named, Snapshot};
+use crate::strategy::{Standing, Strategy};
+
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What the client sent.
+    pub chat: &'a ChatRequest,
+    /// What policy gave it.
+    pub admission: &'a Admission,
+    /// What its `model` stands for.
+    pub named: Named<'a>,
+}
+
+/// The state of the moment, as far as a plan needs it.
+pub trait Live {
+    /// Whether an attempt would fit into a deployment's limits.
+    fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit;
+    /// Until when a deployment is paused and why, with its account and keys.
+    fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)>;
+    /// The name of a limit.
+    fn limit_name(&self, limit: freeway_types::LimitIndex) -> String;
+}
+
+/// One deployment that was considered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Which.
+    pub deployment: DeploymentIndex,
+    /// Kept or dropped.
+    pub verdict: Verdict,
+    /// What an attempt is expected to charge.
+    pub demand: Demand,
+    /// Fields of the request that would be left out for it.
+    pub dropped_fields: Vec<String>,
+}
+
+/// Whether a candidate is in the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is; the scarcest of its limits has this share left, 0 to 1.
+    Kept {
+        /// The share.
+        headroom: f64,
+    },
+    /// It is not.
+    Dropped(Reason),
+}
+
+/// What to try, in order, and why not the others.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Every candidate, in the order in which it was listed.
+    pub candidates: Vec<Candidate>,
+    /// Positions in `candidates` of those that were kept, first choice first.
+    pub order: Vec<usize>,
+    /// Whether the order is the user's own, so that the first target is worth a second try.
+    pub ordered: bool,
+}
+
+/// Makes the plan.
+pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> Plan {
+    let strategy = request.named.alias.map_or_else(Strategy::default, |alias| alias.strategy);
+    let mut candidates = Vec::with_capacity(request.named.targets.len());
+    for index in request.named.targets {
+        let deployment = snapshot.deployment(*index);
+        let demand = demand(request.chat, deployment);
+        let mut dropped_fields = Vec::new();
+        let verdict = match unfit(snapshot, deployment, &request, &mut dropped_fields) {
+            Some(reason) => Verdict::Dropped(reason),
+            None => standing(*index, deployment, &demand, live),
+        };
+        candidates.push(Candidate { deployment: *index, verdict, demand, dropped_fields });
+    }
+    let order = rank(snapshot, &request, strategy, &candidates);
+    Plan { candidates, order, ordered: strategy == Strategy::Ordered }
+}
+
+/// Why a deployment can never serve this request, if so.
+fn unfit(
+    snapshot: &Snapshot,
+    deployment: &Deployment,
+    request: &Request<'_>,
+    dropped_fields: &mut Vec<String>,
+) -> Option<Reason> {
+    let Request { chat, admission, named } = request;
+    if let Some(why) = &deployment.off {
+        return Some(Reason::Off(why.clone()));
+    }
+    if deployment.modality != Modality::Chat {
+        return Some(Reason::NotChat);
+    }
+    if let Err(clause) = permits(admission.data, &deployment.data) {
+        return Some(Reason::Data(clause));
+    }
+    let tier = &snapshot.rules.tiers[admission.tier];
+    if !tier.order.iter().any(|group| group.contains(deployment.cost)) {
+        return Some(Reason::TierOrder { tier: tier.name.clone(), cost: deployment.cost });
+    }
+    let account = snapshot.accounts.get(deployment.account.get())?;
+    if deployment.cost == CostClass::Paid && !account.may_spend && !named.explicit {
+        return Some(Reason::WouldSpend);
+    }
+    let needs = admission.min_quality.max(named.alias.map_or(admission.min_quality, |alias| alias.min_quality));
+    if deployment.quality < needs {
+        return Some(Reason::Quality { has: deployment.quality, needs });
+    }
+    if let Some(feature) = chat.features.and(deployment.features.absent).iter().next() {
+        return Some(Reason::Feature(feature));
+    }
+    let drop = named.alias.and_then(|alias| alias.drop_unsupported).unwrap_or(snapshot.drop_unsupported);
+    for field in account.unsupported.iter().chain(&deployment.unsupported) {
+        // One choice is what everybody gives anyway.
+        let harmless = field == "n" && chat.choices == 1;
+        if !harmless && chat.fields.contains(field) {
+            if !drop {
+                return Some(Reason::Field(field.clone()));
+            }
+            dropped_fields.push(field.clone());
+        }
+    }
+    if let (Some(most), Some(asked)) = (deployment.max_output, chat.max_output)
+        && asked > most
+    {
+        return Some(Reason::Output { most, asked });
+    }
+    let needs = least_input(chat) + chat.max_output.unwrap_or(1);
+    match deployment.context {
+        Some(context) if needs > context => Some(Reason::Context { context, needs }),
+        _ => None,
+    }
+}
+
+/// Whether a deployment that could serve can do so now.
+fn standing(index: DeploymentIndex, deployment: &Deployment, demand: &Demand, live: &mut impl Live) -> Verdict {
+    if let Some((until, why)) = live.paused(index) {
+        return Verdict::Dropped(Reason::Paused { until, why });
+    }
+    match live.fit(deployment, demand) {
+        Fit::Fits(headroom) => Verdict::Kept { headroom },
+        Fit::Blocked(blocked) => Verdict::Dropped(Reason::Quota {
+            limit: blocked.limit,
+            name: live.limit_name(blocked.limit),
+            until: blocked.until,
+        }),
+    }
+}
+
+fn rank(snapshot: &Snapshot, request: &Request<'_>, strategy: Strategy, candidates: &[Candidate]) -> Vec<usize> {
+    let groups = &snapshot.rules.tiers[request.admission.tier].order;
+    let mut kept: Vec<(usize, Standing<'_>)> = Vec::with_capacity(candidates.len());
+    for (position, candidate) in candidates.iter().enumerate() {
+        if let Verdict::Kept { headroom } = candidate.verdict {
+            let deployment = snapshot.deployment(candidate.deployment);
+            // In a list of the user's own the tier's groups only filter: its order is what the user wants.
+            let group = match strategy {
+                Strategy::Ordered => 0,
+                _ => groups.iter().position(|group| group.contains(deployment.cost)).unwrap_or(groups.len()),
+            };
+            let expected_cost = deployment
+                .prices
+                .map(|_| Usd::from_picos(i64::try_from(candidate.demand.picos.expected).unwrap_or(i64::MAX)));
+            kept.push((group, Standing { deployment, headroom, expected_cost, position }));
+        }
+    }
+    kept.sort_by(|(one_group, one), (other_group, other)| {
+        one_group.cmp(other_group).then_with(|| strategy.compare(one, other))
+    });
+    kept.into_iter().map(|(_, standing)| standing.position).collect()
+}

@@ -1,0 +1,450 @@
+//! What a refusal means and what helps.
+//!
+//! The provider's own rules are asked first, because a status alone misleads;
+//! then the general ones. Structured fields decide; digits in free text never do.
+
+use std::time::Duration;
+
+use freeway_catalog::{Action, ErrorRule, Match, Pause, RateHeaderSays, window_seconds};
+use freeway_dialect::UpstreamError;
+use freeway_quota::{parse_duration, parse_retry_after};
+use freeway_types::Timestamp;
+use jiff::ToSpan;
+use serde_json::Value;
+
+use crate::snapshot::Account;
+
+/// What came back instead of an answer.
+pub struct Refusal<'a> {
+    /// Its status; 200 for an error inside an answer.
+    pub status: u16,
+    /// Reads one of its headers.
+    pub header: &'a dyn Fn(&str) -> Option<String>,
+    /// Its body.
+    pub body: &'a [u8],
+    /// When it came, by the provider's `date` if it sent one.
+    pub answered_at: Timestamp,
+    /// Refusals without a hint that this deployment gave in a row before this one.
+    pub strikes: u32,
+    /// Whether this deployment has answered 404 before.
+    pub missing_before: bool,
+}
+
+/// What a refusal means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// In one word: the provider rule's case, or a general one.
+    pub case: String,
+    /// What helps.
+    pub remedy: Remedy,
+    /// How much of the provider is not worth trying again within this request.
+    pub domain: Domain,
+    /// What to leave alone, and for how long.
+    pub pause: Option<PauseOrder>,
+    /// The provider's own words, not yet scrubbed.
+    pub message: String,
+    /// Whether the provider counted it against its limits and used no tokens: true for everything but
+    /// what may have been executed.
+    pub refused_before_work: bool,
+}
+
+/// What helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Another target at once; the same again after the time given, if it is the last or the user's own first choice.
+    SameAgain(Duration),
+    /// Another target.
+    Another,
+    /// Another key of the same account, else another target.
+    AnotherKey,
+    /// A target with a larger context.
+    Larger,
+    /// Nothing: it goes back to the client. With features unverified there, one other target is tried first.
+    Client,
+}
+
+/// How much of a provider a failure speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// The key that was used.
+    Key,
+    /// The model.
+    Deployment,
+    /// Everything at the account.
+    Account,
+}
+
+/// What to leave alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseOrder {
+    /// What.
+    pub scope: Scope,
+    /// For how long.
+    pub length: Duration,
+}
+
+/// What a pause is laid on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The key that was used.
+    Key,
+    /// The model.
+    Deployment,
+    /// All models that share a pool with it.
+    Pool,
+    /// The account.
+    Account,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// A wait up to this long is waited out rather than remembered.
+const SHORT_WAIT: Duration = Duration::from_secs(3);
+/// Longest pause after refusals that give no hint.
+const LONGEST_GUESS: Duration = Duration::from_secs(60);
+/// Pause before the same target is tried again; the engine adds jitter.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// Reads a refusal.
+#[must_use]
+pub fn read_refusal(account: &Account, refusal: &Refusal<'_>) -> Meaning {
+    let body: Option<Value> = serde_json::from_slice(refusal.body).ok();
+    let error = body.as_ref().and_then(UpstreamError::read).unwrap_or_default();
+    let seen = Seen { refusal, account, body: body.as_ref(), error: &error };
+    let rule = account.errors.iter().find(|rule| seen.matches(rule));
+    let mut meaning = match rule {
+        Some(rule) => seen.by_rule(rule),
+        None => seen.by_status(),
+    };
+    meaning.message = if error.message.is_empty() { default_message(refusal) } else { error.message.clone() };
+    meaning
+}
+
+struct Seen<'a> {
+    refusal: &'a Refusal<'a>,
+    account: &'a Account,
+    body: Option<&'a Value>,
+    error: &'a UpstreamError,
+}
+
+impl Seen<'_> {
+    fn matches(&self, rule: &ErrorRule) -> bool {
+        rule.status.contains(&self.refusal.status) && rule.when.iter().all(|condition| self.holds(condition))
+    }
+
+    fn holds(&self, condition: &Match) -> bool {
+        let value = match (&condition.field, &condition.header) {
+            (Some(path), _) => self.field(path),
+            (None, Some(name)) => (self.refusal.header)(name),
+            (None, None) => Some(self.error.message.clone()),
+        };
+        let Some(value) = value else { return false };
+        let is = condition.is.is_empty() || condition.is.iter().any(|wanted| *wanted == value);
+        let contains = condition.contains.as_ref().is_none_or(|wanted| value.contains(wanted.as_str()));
+        is && contains
+    }
+
+    /// A field of the body by its path, as text.
+    fn field(&self, path: &str) -> Option<String> {
+        let steps: Vec<&str> = path.split('.').collect();
+        let found = find(self.body?, &steps)?;
+        Some(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
+    }
+
+    fn by_rule(&self, rule: &ErrorRule) -> Meaning {
+        let wait = rule.until.iter().find_map(|hint| self.until(hint));
+        let paused = |default: Scope, length: Duration| PauseOrder {
+            scope: rule.pauses.map_or(default, |pauses| match pauses {
+                Pause::Key => Scope::Key,
+                Pause::Model => Scope::Deployment,
+                Pause::Pool => Scope::Pool,
+                Pause::Account => Scope::Account,
+            }),
+            length,
+        };
+        let (remedy, domain, pause) = match rule.action {
+            Action::RetrySame => (Remedy::SameAgain(self.again_after()), Domain::Deployment, None),
+            Action::Cooldown => {
+                let wait = wait.unwrap_or_else(|| self.guess());
+                let remedy = if wait <= SHORT_WAIT { Remedy::SameAgain(wait) } else { Remedy::Another };
+                (remedy, Domain::Deployment, Some(paused(Scope::Deployment, wait)))
+            }
+            Action::Exhaust => {
+                (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, wait.unwrap_or(DAY))))
+            }
+            Action::DisableKey => (Remedy::AnotherKey, Domain::Key, Some(paused(Scope::Key, HOUR))),
+            Action::DisableModel => (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, DAY))),
+            Action::DisableProvider => (Remedy::Another, Domain::Account, Some(paused(Scope::Account, DAY))),
+            Action::Failover => (Remedy::Another, Domain::Deployment, None),
+            Action::FailoverLarger => (Remedy::Larger, Domain::Deployment, None),
+            Action::ReturnClient => (Remedy::Client, Domain::Deployment, None),
+        };
+        self.meaning(&rule.case, remedy, domain, pause)
+    }
+
+    fn by_status(&self) -> Meaning {
+        let order = |scope, length| Some(PauseOrder { scope, length });
+        let (case, remedy, domain, pause) = match self.refusal.status {
+            401 => ("bad_key", Remedy::AnotherKey, Domain::Key, order(Scope::Key, HOUR)),
+            402 => ("payment_required", Remedy::Another, Domain::Account, order(Scope::Account, DAY)),
+            403 => ("forbidden", Remedy::Another, Domain::Deployment, None),
+            404 if self.refusal.missing_before => {
+                ("model_not_found", Remedy::Another, Domain::Deployment, order(Scope::Deployment, DAY))
+            }
+            404 => ("model_not_found", Remedy::Another, Domain::Deployment, None),
+            410 => ("model_gone", Remedy::Another, Domain::Deployment, order(Scope::Deployment, DAY)),
+            413 => ("too_large", Remedy::Larger, Domain::Deployment, None),
+            400 | 422 if self.speaks_of_context() => ("context_too_long", Remedy::Larger, Domain::Deployment, None),
+            400 | 422 => ("invalid_request", Remedy::Client, Domain::Deployment, None),
+            429 => {
+                let wait = self.until("retry-after").unwrap_or_else(|| self.guess());
+                let remedy = if wait <= SHORT_WAIT { Remedy::SameAgain(wait) } else { Remedy::Another };
+                ("rate_limit", remedy, Domain::Deployment, order(Scope::Deployment, wait))
+            }
+            // A provider that is down as a whole is tried once, whatever the number of its models.
+            502..=504 | 529 => ("overloaded", Remedy::SameAgain(self.again_after()), Domain::Account, None),
+            408 | 409 | 425 | 499 | 500..=599 => {
+                ("upstream_error", Remedy::SameAgain(self.again_after()), Domain::Deployment, None)
+            }
+            200..=299 => ("error_in_answer", Remedy::SameAgain(self.again_after()), Domain::Deployment, None),
+            _ => ("unexpected_status", Remedy::Another, Domain::Deployment, None),
+        };
+        self.meaning(case, remedy, domain, pause)
+    }
+
+    fn meaning(&self, case: &str, remedy: Remedy, domain: Domain, pause: Option<PauseOrder>) -> Meaning {
+        let maybe_executed = matches!(self.refusal.status, 200..=299 | 408 | 499 | 500..=599);
+        Meaning {
+            case: case.to_owned(),
+            remedy,
+            domain,
+            pause,
+            message: String::new(),
+            refused_before_work: !maybe_executed || matches!(self.refusal.status, 503 | 529),
+        }
+    }
+
+    fn again_after(&self) -> Duration {
+        self.until("retry-after").filter(|wait| *wait <= SHORT_WAIT).unwrap_or(AGAIN_AFTER)
+    }
+
+    /// Without any hint: one second, doubled with each refusal in a row.
+    fn guess(&self) -> Duration {
+        SECOND.saturating_mul(1 << self.refusal.strikes.min(6)).min(LONGEST_GUESS)
+    }
+
+    /// Error codes by which a context that is too small is told; wording is the provider rules' business.
+    fn speaks_of_context(&self) -> bool {
+        let codes = ["context_length_exceeded", "exceed_context_size_error", "request_too_large"];
+        [&self.error.code, &self.error.kind].into_iter().flatten().any(|code| codes.contains(&code.as_str()))
+    }
+
+    /// How long until the instant that a hint of a rule speaks of.
+    fn until(&self, hint: &str) -> Option<Duration> {
+        let now = self.refusal.answered_at;
+        match hint {
+            "retry-after" => {
+                let header = |name: &str| (self.refusal.header)(name);
+                let ms =
+                    |name: &str| header(name)?.trim().parse::<u32>().ok().map(|ms| Duration::from_millis(ms.into()));
+                ms("retry-after-ms")
+                    .or_else(|| ms("x-ms-retry-after-ms"))
+                    .or_else(|| parse_retry_after(&header("retry-after")?, now))
+            }
+            "reset-header" => self.reset_header(now),
+            "retry-delay" => parse_duration(&find_key(self.body?, "retryDelay")?, now),
+            "message" => duration_in(&self.error.message),
+            "operator" => Some(DAY),
+            _ => match hint.split_once(':') {
+                Some(("field", path)) => parse_duration(&self.field(path)?, now),
+                Some(("day", zone)) => civil(now, zone, false),
+                Some(("month", zone)) => civil(now, zone, true),
+                _ => window_seconds(hint).map(Duration::from_secs),
+            },
+        }
+    }
+
+    /// The reset of the metric that is used up; if no header says which, the latest.
+    fn reset_header(&self, now: Timestamp) -> Option<Duration> {
+        let headers = &self.account.headers;
+        let resets = headers.iter().filter(|header| header.says == RateHeaderSays::Reset).filter_map(|reset| {
+            let wait = parse_duration(&(self.refusal.header)(&reset.name)?, now)?;
+            let used_up = headers.iter().any(|other| {
+                other.says == RateHeaderSays::Remaining
+                    && other.metric == reset.metric
+                    && other.window == reset.window
+                    && (self.refusal.header)(&other.name).is_some_and(|left| left.trim() == "0")
+            });
+            Some((used_up, wait))
+        });
+        resets.max().map(|(_, wait)| wait)
+    }
+}
+
+fn default_message(refusal: &Refusal<'_>) -> String {
+    let html = refusal.body.trim_ascii_start().first() == Some(&b'<');
+    match (html, refusal.body.is_empty()) {
+        (true, _) => format!("status {} with a page instead of an answer", refusal.status),
+        (_, true) => format!("status {} without a body", refusal.status),
+        _ => format!("status {}", refusal.status),
+    }
+}
+
+/// A value by its path. `*` stands for any position of a list, and at the start also for no list at all:
+/// some providers wrap their errors only sometimes.
+fn find<'a>(value: &'a Value, steps: &[&str]) -> Option<&'a Value> {
+    let Some((step, rest)) = steps.split_first() else { return Some(value) };
+    match (value, *step) {
+        (Value::Array(list), "*") => list.iter().find_map(|item| find(item, rest)),
+        (_, "*") => find(value, rest),
+        (Value::Array(list), step) => find(list.get(step.parse::<usize>().ok()?)?, rest),
+        (Value::Object(object), step) => find(object.get(step)?, rest),
+        _ => None,
+    }
+}
+
+/// The first text under a key, anywhere in a body.
+fn find_key(value: &Value, key: &str) -> Option<String> {
+    match value {
+        Value::Object(object) => object
+            .get(key)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .or_else(|| object.values().find_map(|value| find_key(value, key))),
+        Value::Array(list) => list.iter().find_map(|value| find_key(value, key)),
+        _ => None,
+    }
+}
+
+/// The length in phrases such as "try again in 3.405s" and "retry in 10h17m5.7s".
+fn duration_in(message: &str) -> Option<Duration> {
+    let lower = message.to_ascii_lowercase();
+    ["try again in ", "retry in ", "retry after ", "retrying in ", "resets in "].iter().find_map(|phrase| {
+        let rest = &lower[lower.find(phrase)? + phrase.len()..];
+        let end = rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '.')).unwrap_or(rest.len());
+        parse_duration(rest[..end].trim_end_matches('.'), Timestamp::default())
+    })
+}
+
+/// How long until the next midnight, or the first of the next month, in a zone.
+fn civil(now: Timestamp, zone: &str, month: bool) -> Option<Duration> {
+    let zone = jiff::tz::TimeZone::get(zone).ok()?;
+    let zoned = jiff::Timestamp::from_microsecond(now.as_micros()).ok()?.to_zoned(zone.clone());
+    let last = if month { zoned.date().last_of_month() } else { zoned.date() };
+    let next = last.checked_add(1.day()).ok()?.to_zoned(zone).ok()?;
+    Some(Timestamp::from_micros(next.timestamp().as_microsecond()).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use freeway_catalog::{Catalog, StreamUsage};
+    use freeway_dialect::Dialect;
+
+    use super::*;
+
+    /// 2026-10-21T00:30:00Z: still the day before in Los Angeles.
+    const NOW: Timestamp = Timestamp::from_secs(1_792_542_600);
+
+    fn account(provider: &str) -> Account {
+        let catalog = Catalog::embedded().unwrap();
+        let facts = catalog.get(provider).cloned().unwrap_or_default();
+        Account {
+            id: provider.to_owned(),
+            provider: Some(provider.to_owned()),
+            dialect: Dialect::OpenaiChat,
+            plan: "free".to_owned(),
+            may_spend: false,
+            keys: 1,
+            local: false,
+            errors: facts.errors,
+            headers: facts.headers,
+            unsupported: facts.unsupported,
+            stream_usage: StreamUsage::Option,
+        }
+    }
+
+    fn check(provider: &str, status: u16, headers: &[(&str, &str)], body: &str, expected: &str) {
+        let header = |name: &str| {
+            headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| (*value).to_owned())
+        };
+        let refusal = Refusal {
+            status,
+            header: &header,
+            body: body.as_bytes(),
+            answered_at: NOW,
+            strikes: 0,
+            missing_before: false,
+        };
+        let meaning = read_refusal(&account(provider), &refusal);
+        let mut shown = format!("{:?}", meaning.remedy);
+        if let Some(pause) = meaning.pause {
+            write!(shown, " {:?} {}s", pause.scope, pause.length.as_secs_f64()).unwrap();
+        }
+        assert_eq!(shown, expected, "{provider} {status} {body}");
+    }
+
+    #[test]
+    fn without_a_rule_the_status_decides() {
+        check("none", 401, &[], "", "AnotherKey Key 3600s");
+        check("none", 402, &[], "", "Another Account 86400s");
+        check("none", 403, &[], "", "Another");
+        check("none", 404, &[], "", "Another");
+        check("none", 410, &[], "", "Another Deployment 86400s");
+        check("none", 400, &[], "", "Client");
+        check("none", 422, &[], "", "Client");
+        check("none", 400, &[], r#"{"error":{"code":"context_length_exceeded","message":"x"}}"#, "Larger");
+        check("none", 408, &[], "", "SameAgain(250ms)");
+        check("none", 409, &[], "", "SameAgain(250ms)");
+        check("none", 500, &[], "", "SameAgain(250ms)");
+        check("none", 522, &[], "", "SameAgain(250ms)");
+        check("none", 529, &[("retry-after", "2")], "", "SameAgain(2s)");
+        check("none", 503, &[("retry-after", "200")], "", "SameAgain(250ms)");
+        check("none", 302, &[], "", "Another");
+    }
+
+    #[test]
+    fn a_429_waits_as_long_as_it_says() {
+        check("none", 429, &[("retry-after", "2")], "", "SameAgain(2s) Deployment 2s");
+        check("none", 429, &[("retry-after", "600")], "", "Another Deployment 600s");
+        check("none", 429, &[("retry-after", "Wed, 21 Oct 2026 00:31:00 GMT")], "", "Another Deployment 60s");
+        check("none", 429, &[("retry-after-ms", "1500"), ("retry-after", "9")], "", "SameAgain(1.5s) Deployment 1.5s");
+        check("none", 429, &[], "", "SameAgain(1s) Deployment 1s");
+        check("none", 429, &[("retry-after", "-1")], "", "SameAgain(1s) Deployment 1s");
+    }
+
+    #[test]
+    fn the_same_status_means_different_things_at_different_providers() {
+        let quota = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+        check("openai", 429, &[], quota, "Another Account 86400s");
+        let day = r#"[{"error":{"code":429,"message":"quota","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34s"}]}}]"#;
+        // Midnight in Los Angeles is at 07:00 UTC in October.
+        check("gemini", 429, &[], day, "Another Deployment 23400s");
+        let key = r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}]"#;
+        check("gemini", 400, &[], key, "AnotherKey Key 3600s");
+        check(
+            "anthropic",
+            400,
+            &[],
+            r#"{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}"#,
+            "Another Account 86400s",
+        );
+    }
+
+    #[test]
+    fn groqs_413_is_never_a_wait() {
+        let body = r#"{"error":{"message":"Request too large for model on tokens per minute (TPM): Limit 8000, Requested 9000","type":"tokens","code":"rate_limit_exceeded"}}"#;
+        check("groq", 413, &[("retry-after", "65")], body, "Larger");
+        let wait = r#"{"error":{"message":"Rate limit reached for model on requests per day (RPD): Limit 1000, Used 1000, Requested 1. Please try again in 2m59.56s.","type":"requests","code":"rate_limit_exceeded"}}"#;
+        check("groq", 429, &[], wait, "Another Deployment 179.56s");
+    }
+
+    #[test]
+    fn phrases() {
+        assert_eq!(duration_in("Please try again in 10h17m5.7s."), Some(Duration::from_secs_f64(37_025.7)));
+        assert_eq!(duration_in("Please retry in 45.57s"), Some(Duration::from_secs_f64(45.57)));
+        assert_eq!(duration_in("Limit 8000, Used 7999"), None);
+    }
+}
