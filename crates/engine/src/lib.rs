@@ -1,1 +1,27 @@
-//! engine
+//! One request's life, from the client's bytes to the record of what happened.
+//!
+//! [`Engine::serve`] reads the request, has it admitted and planned, and drives it
+//! through its targets: reserve, send, hold until the first content, relay, settle,
+//! record. There is one attempt loop (`drive.rs`) for everything that is ever sent
+//! upstream. A request that is dropped at any point, because its client left,
+//! cancels its upstream leg and is still settled and recorded: the guards in
+//! `trace.rs` see to that.
+
+#![forbid(unsafe_code)]
+
+mod attempt;
+mod clock;
+mod drive;
+mod engine;
+mod explain;
+mod failure;
+mod relay;
+mod scrub;
+mod timing;
+mod trace;
+
+pub use clock::Clock;
+pub use engine::{Answer, Ask, Engine, Reply, Setup};
+pub use explain::{DeploymentReport, LimitReport, PauseReport};
+pub use relay::StreamBody;
+pub use scrub::Scrubber;

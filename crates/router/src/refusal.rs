@@ -43,9 +43,10 @@ pub struct Meaning {
     pub pause: Option<PauseOrder>,
     /// The provider's own words, not yet scrubbed.
     pub message: String,
-    /// Whether the provider counted it against its limits and used no tokens: true for everything but
-    /// what may have been executed.
-    pub refused_before_work: bool,
+    /// The provider's own code and field, for a refusal that goes back to the client.
+    pub code: Option<String>,
+    /// The field of the request that is at fault.
+    pub param: Option<String>,
 }
 
 /// What helps.
@@ -59,8 +60,10 @@ pub enum Remedy {
     AnotherKey,
     /// A target with a larger context.
     Larger,
-    /// Nothing: it goes back to the client. With features unverified there, one other target is tried first.
+    /// Nothing here: the request is at fault. With features unverified there, one other target is tried first.
     Client,
+    /// Nothing anywhere: the provider will not serve this content, and the client is told.
+    Nobody,
 }
 
 /// How much of a provider a failure speaks for.
@@ -178,7 +181,7 @@ impl Seen<'_> {
             Action::DisableProvider => (Remedy::Another, Domain::Account, Some(paused(Scope::Account, DAY))),
             Action::Failover => (Remedy::Another, Domain::Deployment, None),
             Action::FailoverLarger => (Remedy::Larger, Domain::Deployment, None),
-            Action::ReturnClient => (Remedy::Client, Domain::Deployment, None),
+            Action::ReturnClient => (Remedy::Nobody, Domain::Deployment, None),
         };
         self.meaning(&rule.case, remedy, domain, pause)
     }
@@ -214,14 +217,14 @@ impl Seen<'_> {
     }
 
     fn meaning(&self, case: &str, remedy: Remedy, domain: Domain, pause: Option<PauseOrder>) -> Meaning {
-        let maybe_executed = matches!(self.refusal.status, 200..=299 | 408 | 499 | 500..=599);
         Meaning {
             case: case.to_owned(),
             remedy,
             domain,
             pause,
             message: String::new(),
-            refused_before_work: !maybe_executed || matches!(self.refusal.status, 503 | 529),
+            code: self.error.code.clone(),
+            param: self.error.param.clone(),
         }
     }
 

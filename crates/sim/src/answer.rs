@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::limits::Spend;
 use crate::request::{ChatRequest, Format};
+use crate::rules::Spend;
 use crate::schema;
 
 /// The answer repeats at most this much of the last message.

@@ -7,7 +7,8 @@ use freeway_catalog::Reset;
 use freeway_types::Metric;
 use serde_json::{Value, json};
 
-use crate::limits::{Violation, grains_per_unit};
+use crate::limits::Violation;
+use crate::rules::grains_per_unit;
 use crate::window::length_seconds;
 
 /// Why a request is refused.

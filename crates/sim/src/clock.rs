@@ -1,7 +1,9 @@
 //! The simulated provider's clock: it starts at the wall's time and then only
 //! follows the monotonic clock, so that no step of the wall can bend a window.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -10,6 +12,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "a simulated provider has a clock of its own; this is it")]
     pub(crate) fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { origin: Instant::now(), wall_micros: i64::try_from(wall.as_micros()).unwrap_or(0) }

@@ -25,7 +25,7 @@ pub struct Fault {
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "fault", rename_all = "kebab-case", rename_all_fields = "snake_case")]
+#[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum FaultKind {
     /// This status, with this body (a string goes out as it is, anything else as JSON).
     Status {

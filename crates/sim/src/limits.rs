@@ -5,34 +5,20 @@
 //! answer is complete; on arrival, what is already used decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use freeway_catalog::{Charges, Counts, Limit, LimitScope, Model, ModelPrice, Provider, Reset};
-use freeway_types::{Metric, Price};
-use jiff::tz::TimeZone;
+use freeway_catalog::{Provider, Reset};
+use freeway_types::Metric;
 use serde::Serialize;
 
-use crate::window::{Counter, Window, length_seconds};
-
-/// What is known of a request on arrival.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Demand {
-    pub(crate) input: u64,
-    /// The most output it asks for, if it says so.
-    pub(crate) max_output: Option<u64>,
-}
-
-/// What a request used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spend {
-    pub(crate) input: u64,
-    pub(crate) output: u64,
-}
+use crate::rules::{self, Demand, Rule, Spend, grains_per_unit};
+use crate::window::{Counter, length_seconds};
 
 /// One admitted request; give it to [`Book::settle`] exactly once.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Ticket {
-    rules: Vec<Rule>,
+    rules: Arc<[Held]>,
     arrived: i64,
 }
 
@@ -85,8 +71,8 @@ pub struct LimitState {
 pub(crate) struct Book {
     provider: Provider,
     plan: String,
-    rules: BTreeMap<String, Vec<Rule>>,
-    counters: Vec<Place>,
+    rules: BTreeMap<String, Arc<[Held]>>,
+    places: Vec<Place>,
     by_key: BTreeMap<String, usize>,
 }
 
@@ -98,27 +84,11 @@ struct Place {
     counter: Counter,
 }
 
-/// One limit as it holds for one model.
+/// A rule and the counter it is held against.
 #[derive(Clone, Debug)]
-struct Rule {
+struct Held {
     place: usize,
-    metric: Metric,
-    window: Option<String>,
-    reset: Reset,
-    amount: u64,
-    successes_only: bool,
-    requested_to_the_end: bool,
-    lapses_at: Option<i64>,
-    price: Rates,
-}
-
-/// What a token costs in the grains of USD and of units.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rates {
-    usd_input: u64,
-    usd_output: u64,
-    units_input: u64,
-    units_output: u64,
+    rule: Rule,
 }
 
 // === impl Book ===
@@ -129,7 +99,7 @@ impl Book {
             provider,
             plan: plan.to_owned(),
             rules: BTreeMap::new(),
-            counters: Vec::new(),
+            places: Vec::new(),
             by_key: BTreeMap::new(),
         };
         for position in 0..book.provider.models.len() {
@@ -144,8 +114,8 @@ impl Book {
         let rules = self.rules_for(model);
         let violation = self.violation(now, &rules, demand);
         let mut charged = BTreeSet::new();
-        for rule in rules.iter().filter(|rule| charged.insert(rule.place)) {
-            let counter = &mut self.counters[rule.place].counter;
+        for Held { place, rule } in rules.iter().filter(|held| charged.insert(held.place)) {
+            let counter = &mut self.places[*place].counter;
             match (rule.metric, &violation) {
                 (Metric::Requests, None) => counter.charge(now, 1),
                 (Metric::Requests, Some(_)) if !rule.successes_only => counter.charge_refused(now, 1),
@@ -163,8 +133,8 @@ impl Book {
     /// Counts what an admitted request used and gives its place back.
     pub(crate) fn settle(&mut self, now: i64, ticket: &Ticket, spend: Spend, success: bool) {
         let mut seen = BTreeSet::new();
-        for rule in ticket.rules.iter().filter(|rule| seen.insert(rule.place)) {
-            let counter = &mut self.counters[rule.place].counter;
+        for Held { place, rule } in ticket.rules.iter().filter(|held| seen.insert(held.place)) {
+            let counter = &mut self.places[*place].counter;
             match rule.metric {
                 Metric::Concurrency => counter.refund(now, ticket.arrived, 1),
                 Metric::Requests if rule.successes_only && !success => counter.refund(now, ticket.arrived, 1),
@@ -183,12 +153,12 @@ impl Book {
         let rules = self.rules_for(model);
         rules
             .iter()
-            .filter(|rule| rule.metric != Metric::Concurrency)
-            .map(|rule| {
-                let counter = &mut self.counters[rule.place].counter;
+            .filter(|held| held.rule.metric != Metric::Concurrency)
+            .map(|Held { place, rule }| {
+                let counter = &mut self.places[*place].counter;
                 Figure {
                     metric: rule.metric,
-                    window_seconds: rule.window.as_deref().and_then(length_seconds),
+                    window_seconds: rule.label.as_deref().and_then(length_seconds),
                     limit: rule.amount,
                     used: counter.used(now),
                     reset_at: counter.reset_at(now),
@@ -199,7 +169,7 @@ impl Book {
 
     /// The state of every counter.
     pub(crate) fn states(&mut self, now: i64) -> Vec<LimitState> {
-        self.counters
+        self.places
             .iter_mut()
             .map(|place| LimitState {
                 name: place.name.clone(),
@@ -213,11 +183,11 @@ impl Book {
     }
 
     /// The limit that bars a request the longest.
-    fn violation(&mut self, now: i64, rules: &[Rule], demand: Demand) -> Option<Violation> {
+    fn violation(&mut self, now: i64, rules: &[Held], demand: Demand) -> Option<Violation> {
         let mut worst: Option<Violation> = None;
-        for rule in rules {
+        for Held { place, rule } in rules {
             let amount = if rule.lapses_at.is_some_and(|end| end <= now) { 0 } else { rule.amount };
-            let counter = &mut self.counters[rule.place].counter;
+            let counter = &mut self.places[*place].counter;
             let used = counter.used(now);
             let asked = rule.asked(demand);
             let too_large = asked > amount && rule.counts_tokens();
@@ -235,7 +205,7 @@ impl Book {
             let back_at = back_at.filter(|_| rule.metric != Metric::Concurrency);
             let violation = Violation {
                 metric: rule.metric,
-                window: rule.window.clone(),
+                window: rule.label.clone(),
                 reset: rule.reset,
                 limit: amount,
                 used,
@@ -252,169 +222,26 @@ impl Book {
         worst
     }
 
-    fn rules_for(&mut self, model: &str) -> Vec<Rule> {
-        if let Some(rules) = self.rules.get(model) {
-            return rules.clone();
+    fn rules_for(&mut self, model: &str) -> Arc<[Held]> {
+        if let Some(held) = self.rules.get(model) {
+            return Arc::clone(held);
         }
-        let facts = self.provider.models.iter().find(|facts| facts.id == model).cloned();
-        let rates = facts.as_ref().map_or_else(Rates::default, Rates::of);
-        let mut rules = Vec::new();
-        for limit in self.provider.limits.clone() {
-            let for_model = limit.models.is_empty() || limit.models.iter().any(|pattern| matches(pattern, model));
-            if for_model {
-                rules.extend(self.rule(&limit, model, LimitScope::Account, rates));
-            }
+        let rules = rules::rules(&self.provider, &self.plan, model);
+        let held: Arc<[Held]> = rules.into_iter().map(|rule| Held { place: self.place(&rule), rule }).collect();
+        self.rules.insert(model.to_owned(), Arc::clone(&held));
+        held
+    }
+
+    fn place(&mut self, rule: &Rule) -> usize {
+        if let Some(place) = self.by_key.get(&rule.key) {
+            return *place;
         }
-        for limit in facts.iter().flat_map(|facts| facts.limits.iter().flatten()) {
-            rules.extend(self.rule(limit, model, LimitScope::Model, rates));
-        }
-        self.rules.insert(model.to_owned(), rules.clone());
-        rules
+        let counter = Counter::new(rule.window.clone(), rule.amount);
+        let place = self.places.len();
+        self.places.push(Place { name: rule.name.clone(), metric: rule.metric, amount: rule.amount, counter });
+        self.by_key.insert(rule.key.clone(), place);
+        place
     }
-
-    /// The rule of a row, unless it is for another plan or its size is not known.
-    fn rule(&mut self, limit: &Limit, model: &str, usual: LimitScope, rates: Rates) -> Option<Rule> {
-        if !limit.plans.is_empty() && !limit.plans.contains(&self.plan) {
-            return None;
-        }
-        let amount = whole(limit.amount? * to_float(grains_per_unit(limit.metric)));
-        let reset = limit.reset.unwrap_or_default();
-        let owner = match (&limit.pool, limit.scope.unwrap_or(usual)) {
-            (Some(pool), _) => format!("pool {pool}"),
-            (None, LimitScope::Account) => "account".to_owned(),
-            (None, LimitScope::Model) => format!("model {model}"),
-        };
-        let length = limit.window.as_deref().unwrap_or("-");
-        let zone = limit.zone.as_deref().unwrap_or("UTC");
-        let mut key = format!("{owner} {} {length} {reset:?} {zone}", limit.metric);
-        if limit.pool.is_none() {
-            // Without a pool, rows of different size or for different models are different limits.
-            key = format!("{key} {amount} {:?}", limit.models);
-        }
-        let place = match self.by_key.get(&key) {
-            Some(place) => *place,
-            None => {
-                let counter = Counter::new(window_of(limit, reset)?, amount);
-                let name = format!("{owner}: {} per {length}", limit.metric);
-                self.counters.push(Place { name, metric: limit.metric, amount, counter });
-                self.by_key.insert(key, self.counters.len() - 1);
-                self.counters.len() - 1
-            }
-        };
-        Some(Rule {
-            place,
-            metric: limit.metric,
-            window: limit.window.clone(),
-            reset,
-            amount,
-            successes_only: limit.counts == Some(Counts::Successes),
-            requested_to_the_end: limit.charges == Some(Charges::Requested) && limit.metric != Metric::Requests,
-            lapses_at: lapse(limit),
-            price: rates,
-        })
-    }
-}
-
-// === impl Rule ===
-
-impl Rule {
-    fn counts_tokens(&self) -> bool {
-        !matches!(self.metric, Metric::Requests | Metric::Concurrency | Metric::Usd | Metric::Units)
-    }
-
-    /// The most that a request can use of this limit, as far as it says.
-    fn asked(&self, demand: Demand) -> u64 {
-        self.grains(Spend { input: demand.input, output: demand.max_output.unwrap_or(0) })
-    }
-
-    fn grains(&self, spend: Spend) -> u64 {
-        match self.metric {
-            Metric::Requests | Metric::Concurrency => 1,
-            // No simulated answer comes from a cache: all input is uncached.
-            Metric::Tokens | Metric::UncachedTokens => spend.input.saturating_add(spend.output),
-            Metric::InputTokens => spend.input,
-            Metric::OutputTokens => spend.output,
-            Metric::Usd => self.price.usd_input * spend.input + self.price.usd_output * spend.output,
-            Metric::Units => self.price.units_input * spend.input + self.price.units_output * spend.output,
-        }
-    }
-}
-
-// === impl Rates ===
-
-impl Rates {
-    fn of(model: &Model) -> Self {
-        let usd = |pick: fn(&ModelPrice) -> f64| {
-            let price = model.price.as_ref().map_or(0.0, pick);
-            Price::from_usd_per_mtok(price).map_or(0, Price::as_micros_per_mtok)
-        };
-        let units =
-            |pick: fn(&ModelPrice) -> f64| model.units_per_mtok.as_ref().map_or(0, |rate| whole(pick(rate) * 1e3));
-        Self {
-            usd_input: usd(|price| price.input),
-            usd_output: usd(|price| price.output),
-            units_input: units(|price| price.input),
-            units_output: units(|price| price.output),
-        }
-    }
-}
-
-/// Whether a model's id is meant by a pattern, whose last character may be a star.
-fn matches(pattern: &str, model: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => model.starts_with(start),
-        None => pattern == model,
-    }
-}
-
-fn window_of(limit: &Limit, reset: Reset) -> Option<Window> {
-    if limit.metric == Metric::Concurrency {
-        return Some(Window::Never);
-    }
-    let length = || limit.window.as_deref().and_then(length_seconds).and_then(|seconds| seconds.checked_mul(1_000_000));
-    match reset {
-        Reset::Rolling | Reset::Unknown => length().map(Window::Rolling),
-        Reset::Bucket => length().map(Window::Bucket),
-        Reset::Anchored => length().map(Window::Anchored),
-        Reset::Never => Some(Window::Never),
-        Reset::Calendar => {
-            let zone = limit.zone.as_deref().map_or(Some(TimeZone::UTC), |name| TimeZone::get(name).ok())?;
-            Window::calendar(limit.window.as_deref()?, &zone)
-        }
-    }
-}
-
-/// When a credit lapses: at the start (UTC) of the day named.
-fn lapse(limit: &Limit) -> Option<i64> {
-    let day = |date: String| date.parse::<jiff::civil::Date>().ok();
-    let expires = limit.expires.as_ref().and_then(|date| day(date.to_string()));
-    let counted = match (&limit.since, limit.expires_days) {
-        (Some(since), Some(days)) => {
-            day(since.to_string()).and_then(|date| date.checked_add(jiff::Span::new().days(i64::from(days))).ok())
-        }
-        _ => None,
-    };
-    let last = expires.into_iter().chain(counted).min()?;
-    Some(last.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond())
-}
-
-/// How finely a metric is counted: picodollars, thousand-millionths of a unit, else whole ones.
-pub(crate) fn grains_per_unit(metric: Metric) -> u64 {
-    match metric {
-        Metric::Usd => 1_000_000_000_000,
-        Metric::Units => 1_000_000_000,
-        _ => 1,
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "facts are validated; a cast saturates")]
-fn whole(value: f64) -> u64 {
-    value.round() as u64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "only powers of ten come here")]
-fn to_float(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub(crate) enum Step {
     /// The answer is complete: count its tokens and give its place back. Comes before the last bytes, since whoever
     /// has read them may send the next request at once.
     Settle,
+    /// The answer ends here without being complete: count what was sent, and give its place back.
+    GiveUp,
     /// Send the head.
     Head(Head),
     /// Send these bytes as they are. They stand for so many output tokens.
@@ -124,9 +126,9 @@ pub(crate) fn play(answer: &Answer, manner: Manner, fault: Option<&FaultKind>) -
     };
     let mut steps = vec![Step::Pause(manner.first_byte)];
     if manner.stream {
-        streamed(answer, manner, fault, &mut steps)
+        streamed(answer, manner, fault, &mut steps);
     } else {
-        plain(answer, fault, &mut steps)
+        plain(answer, fault, &mut steps);
     }
     steps
 }
@@ -254,7 +256,7 @@ fn breaking(fault: Option<&FaultKind>) -> Option<(usize, Vec<Step>)> {
         FaultKind::Stall { after_events } => Some((*after_events, vec![Step::Hang])),
         FaultKind::Cut { after_events, abrupt: true } => Some((*after_events, vec![Step::Close])),
         FaultKind::Cut { after_events, abrupt: false } => {
-            Some((*after_events, vec![Step::Bytes(END.to_vec(), 0), Step::Close]))
+            Some((*after_events, vec![Step::GiveUp, Step::Bytes(END.to_vec(), 0), Step::Close]))
         }
         _ => None,
     }
@@ -265,7 +267,7 @@ mod tests {
     use super::*;
     use crate::request::ChatRequest;
 
-    fn played(stream: bool, fault: Option<FaultKind>) -> Vec<Step> {
+    fn played(stream: bool, fault: Option<&FaultKind>) -> Vec<Step> {
         let body = br#"{"model":"m","messages":[{"role":"user","content":"one two three"}]}"#;
         let answer = Answer::to(ChatRequest::parse(body).unwrap(), 1, 1, 0);
         let manner = Manner {
@@ -275,7 +277,7 @@ mod tests {
             first_byte: Duration::ZERO,
             pace: Duration::ZERO,
         };
-        play(&altered(answer, fault.as_ref()), manner, fault.as_ref())
+        play(&altered(answer, fault), manner, fault)
     }
 
     fn text(steps: &[Step]) -> String {
@@ -301,7 +303,7 @@ mod tests {
             FaultKind::Stall { after_events: 2 },
             FaultKind::Cut { after_events: 2, abrupt: false },
         ] {
-            let steps = played(true, Some(fault));
+            let steps = played(true, Some(&fault));
             assert!(!steps.contains(&Step::Settle));
             assert_eq!(text(&steps).matches("data: ").count(), 2);
             assert!(!text(&steps).contains("[DONE]"));
@@ -311,10 +313,10 @@ mod tests {
     #[test]
     fn spoilt_json_is_not_json() {
         for fault in [FaultKind::TruncatedJson, FaultKind::MalformedEvent { at: 0 }] {
-            let body = text(&played(false, Some(fault)));
+            let body = text(&played(false, Some(&fault)));
             assert!(serde_json::from_str::<Value>(&body).is_err());
         }
-        assert!(text(&played(true, Some(FaultKind::MalformedEvent { at: 1 }))).contains("[{]"));
-        assert!(!text(&played(true, Some(FaultKind::NoDone))).contains("[DONE]"));
+        assert!(text(&played(true, Some(&FaultKind::MalformedEvent { at: 1 }))).contains("[{]"));
+        assert!(!text(&played(true, Some(&FaultKind::NoDone))).contains("[DONE]"));
     }
 }

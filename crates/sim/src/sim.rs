@@ -54,7 +54,6 @@ impl Sim {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    #[expect(clippy::unused_async, reason = "it needs a runtime, and being asynchronous says so")]
     pub async fn start(config: SimConfig) -> io::Result<Self> {
         let door = Door::open_at(config.listen)?;
         let book = Book::new(config.provider.clone(), &config.plan);

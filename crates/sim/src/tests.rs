@@ -264,3 +264,26 @@ async fn it_is_controlled_over_http() {
     assert_eq!(shut.status, 200);
     assert!(ask(&sim, "").await.is_err());
 }
+
+#[tokio::test]
+async fn every_built_in_provider_can_be_simulated() {
+    for (id, provider) in freeway_catalog::Catalog::embedded().unwrap().iter() {
+        let sim = Sim::start(SimConfig::new(id, provider.clone())).await.unwrap();
+        let model = provider.models.first().map_or("m", |model| model.id.as_str());
+        for more in ["", r#","stream":true"#] {
+            let reply = call(&sim, "POST", CHAT, "k", &chat(model, "hello", more)).await.unwrap();
+            assert!(matches!(reply.status, 200 | 402 | 429), "{id}: {} {}", reply.status, reply.body);
+            assert_eq!(reply.status == 200, sim.overruns() == 0, "{id}: {}", reply.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_gives_its_place_back_before_it_is_read() {
+    let sim = sim("any", "limits = [{ metric = \"concurrency\", amount = 1 }]\n", |_| {}).await;
+    sim.set_faults(vec![Fault::status(503).times(50)]);
+    for _ in 0..50 {
+        assert_eq!(ask(&sim, "").await.unwrap().status, 503);
+    }
+    assert_eq!(sim.overruns(), 0);
+}

@@ -1,0 +1,276 @@
+//! The engine: what all requests share, and the way in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use freeway_dialect::ClientError;
+use freeway_policy::Caller;
+use freeway_quota::{Actual, Blocked, Book, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId};
+use freeway_router::{Deployment, Live, Snapshot};
+use freeway_store::{Recorder, Store};
+use freeway_telemetry::Telemetry;
+use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId};
+use freeway_upstream::Client;
+
+use crate::clock::Clock;
+use crate::drive::drive;
+use crate::relay::StreamBody;
+use crate::scrub::Scrubber;
+use crate::timing::HOLD;
+use crate::trace::Trace;
+
+/// What an engine is made of.
+pub struct Setup {
+    /// What is configured.
+    pub snapshot: Snapshot,
+    /// The client of each account.
+    pub clients: Vec<Client>,
+    /// Every limit, in the order of the deployments' indices.
+    pub limits: Vec<LimitSpec>,
+    /// Takes secrets out of what upstreams say.
+    pub scrubber: Scrubber,
+}
+
+/// Serves requests.
+pub struct Engine {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) scrubber: Scrubber,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) recorder: Arc<Recorder>,
+    /// Where finished requests are read back from.
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    /// The key that each account uses next.
+    pub(crate) next_key: Vec<AtomicUsize>,
+    state: Mutex<State>,
+}
+
+/// What changes from request to request.
+pub(crate) struct State {
+    pub(crate) book: Book,
+    pub(crate) pauses: Pauses,
+    /// Refusals without a hint in a row.
+    pub(crate) strikes: BTreeMap<DeploymentIndex, u32>,
+    /// Deployments that have answered 404 once.
+    pub(crate) missing: BTreeSet<DeploymentIndex>,
+}
+
+/// A request as it comes from a face.
+pub struct Ask {
+    /// Its id.
+    pub id: RequestId,
+    /// When it came.
+    pub received: Now,
+    /// The client's bytes.
+    pub body: Bytes,
+    /// Who sent it.
+    pub caller: Caller,
+    /// The caller's name in the ledger.
+    pub caller_name: String,
+    /// `x-freeway-tier`.
+    pub tier: Option<String>,
+    /// `x-freeway-data`.
+    pub data: Option<String>,
+    /// `x-freeway-min-quality`.
+    pub min_quality: Option<String>,
+    /// `x-freeway-deadline`.
+    pub deadline: Option<Duration>,
+}
+
+/// What goes back to the client.
+pub struct Answer {
+    /// The answer itself.
+    pub reply: Reply,
+    /// The account that served it; absent in an answer that went out before anyone had.
+    pub provider: Option<String>,
+    /// The model that served it.
+    pub model: Option<String>,
+    /// The request's tier.
+    pub tier: String,
+    /// Attempts made so far.
+    pub attempts: usize,
+    /// Fields that were left out for the target.
+    pub dropped: Vec<String>,
+}
+
+/// The answer itself.
+pub enum Reply {
+    /// A whole answer, in the upstream's bytes.
+    Whole(Bytes),
+    /// A stream.
+    Stream(Box<StreamBody>),
+    /// An error.
+    Failed(ClientError),
+}
+
+impl Engine {
+    /// An engine with nothing used, counting on from what the store says was spent.
+    #[must_use]
+    pub fn new(setup: Setup, store: Arc<dyn Store>, recorder: Arc<Recorder>, telemetry: Arc<Telemetry>, clock: Clock) -> Self {
+        let Setup { snapshot, clients, limits, scrubber } = setup;
+        let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
+        let state = State {
+            book: Book::new(limits, clock.now()),
+            pauses: Pauses::default(),
+            strikes: BTreeMap::new(),
+            missing: BTreeSet::new(),
+        };
+        let engine =
+            Self { snapshot, clients, scrubber, telemetry, recorder, store, clock, next_key, state: Mutex::new(state) };
+        engine.replay();
+        engine
+    }
+
+    /// What is configured.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Where finished requests are read back from.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Events and counts.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Both clocks.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// An id for a request that comes now.
+    #[must_use]
+    pub fn new_id(&self, now: Now) -> RequestId {
+        RequestId::new(u64::try_from(now.wall.as_micros() / 1000).unwrap_or(0), random())
+    }
+
+    /// Serves one request. Dropping the future, or a stream that it gave, is how a client leaves: the upstream leg
+    /// is closed then, settled and recorded.
+    pub async fn serve(self: Arc<Self>, ask: Ask) -> Answer {
+        if self.recorder.is_overloaded() {
+            let mut error = ClientError::new(503, "server_is_overloaded", "the ledger cannot keep up; come back in a moment");
+            error.retry_after = Some(1);
+            error.should_retry = true;
+            return Answer { reply: Reply::Failed(error), provider: None, model: None, tier: String::new(), attempts: 0, dropped: Vec::new() };
+        }
+        let trace = Trace::begin(Arc::clone(&self), &ask);
+        let mut driven = Box::pin(drive(trace, ask));
+        // Known only once the body is read, which happens on the first poll; whole answers resolve before the
+        // hold matters, because their client waits for the end anyway.
+        tokio::select! {
+            biased;
+            driven = &mut driven => driven.into_answer(),
+            () = tokio::time::sleep(HOLD) => {
+                match StreamBody::held(driven).await {
+                    Ok(answer) | Err(answer) => answer,
+                }
+            }
+        }
+    }
+
+    /// The changing state. A panic elsewhere while it was held does not make its counts wrong: every change is
+    /// made whole before anything can fail.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reserve(&self, now: Now, deployment: &Deployment, demand: &Demand) -> Result<ReservationId, Blocked> {
+        self.state().book.reserve(now, &deployment.limits, demand)
+    }
+
+    pub(crate) fn settle(&self, reservation: ReservationId, actual: &Actual) {
+        let now = self.now();
+        self.state().book.settle(reservation, now, actual);
+    }
+
+    /// Counts what was spent before this process started.
+    fn replay(&self) {
+        const LONGEST: Duration = Duration::from_secs(32 * 86_400);
+        let now = self.now();
+        let since = now.wall.before(LONGEST);
+        let Ok(spent) = self.store.spent(since) else { return };
+        let by_name: BTreeMap<&str, &Deployment> =
+            self.snapshot.deployments.iter().map(|deployment| (deployment.name.as_str(), deployment)).collect();
+        let mut state = self.state();
+        for spent in spent {
+            let name = format!("{}/{}", spent.account, spent.model);
+            for limit in by_name.get(name.as_str()).into_iter().flat_map(|deployment| &deployment.limits) {
+                let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
+                let amount = match state.book.spec(*limit).metric {
+                    Metric::Requests => 1,
+                    Metric::Concurrency => 0,
+                    Metric::InputTokens => spent.usage.input,
+                    Metric::OutputTokens => spent.usage.output,
+                    Metric::Tokens => spent.usage.total(),
+                    Metric::UncachedTokens => spent.usage.total().saturating_sub(spent.usage.cached_input),
+                    Metric::Usd => picos,
+                    Metric::Units => spent.units,
+                };
+                if amount > 0 {
+                    state.book.replay(*limit, amount, spent.at, now);
+                }
+            }
+        }
+    }
+}
+
+/// The state of the moment, for a plan.
+pub(crate) struct LiveState<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) state: &'a mut State,
+    pub(crate) now: Now,
+}
+
+impl Live for LiveState<'_> {
+    fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit {
+        self.state.book.fit(self.now, &deployment.limits, demand)
+    }
+
+    fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {
+        let account = self.engine.snapshot.deployment(deployment).account;
+        let pauses = &self.state.pauses;
+        let found = pauses
+            .get(PauseScope::Deployment(deployment), self.now)
+            .or_else(|| pauses.get(PauseScope::Account(account), self.now));
+        if let Some((until, why)) = found {
+            return Some((until, why.to_owned()));
+        }
+        self.all_keys_paused(account)
+    }
+
+    fn limit_name(&self, limit: LimitIndex) -> String {
+        self.state.book.spec(limit).name.clone()
+    }
+}
+
+impl LiveState<'_> {
+    fn all_keys_paused(&self, account: AccountIndex) -> Option<(Now, String)> {
+        let keys = self.engine.snapshot.accounts[account.get()].keys;
+        let mut first: Option<(Now, &str)> = None;
+        for position in 0..keys {
+            let paused = self.state.pauses.get(PauseScope::Key(account, KeyIndex::new(position)), self.now)?;
+            if first.is_none_or(|(until, _)| paused.0.monotonic < until.monotonic) {
+                first = Some(paused);
+            }
+        }
+        first.map(|(until, why)| (until, why.to_owned()))
+    }
+}
+
+/// Random bits, for ids and jitter. A system without randomness gives zeros: ids then differ by their time alone.
+pub(crate) fn random() -> u128 {
+    let mut bytes = [0_u8; 16];
+    let _ = getrandom::fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}

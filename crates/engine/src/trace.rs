@@ -1,0 +1,233 @@
+//! The guard of one request: whatever happens to it, it is settled and recorded once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use freeway_dialect::ClientError;
+use freeway_quota::{Actual, ReservationId};
+use freeway_router::{cost, units};
+use freeway_store::{AttemptRecord, RequestRecord};
+use freeway_telemetry::Event;
+use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Usage, UsageSource};
+
+use crate::engine::{Ask, Engine};
+
+/// Status recorded for a client that left.
+const CLIENT_LEFT: u16 = 499;
+/// Bytes to a token, for text whose tokens nobody reported.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// One request under way. Dropped before it is finished, it counts as cancelled by its client.
+pub(crate) struct Trace {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) id: RequestId,
+    pub(crate) received: Now,
+    /// `None` once it is recorded.
+    record: Option<Box<RequestRecord>>,
+    flight: Option<Flight>,
+}
+
+/// One attempt under way.
+struct Flight {
+    deployment: DeploymentIndex,
+    key: Option<KeyIndex>,
+    reservation: ReservationId,
+    sent: Now,
+    expected_input: u64,
+    status: Option<u16>,
+    usage: Option<Usage>,
+    text_bytes: u64,
+    begun: bool,
+}
+
+/// How an attempt ended.
+pub(crate) enum Ending<'a> {
+    /// With a whole answer.
+    Answered,
+    /// It broke, or the client left, after it may have been executed.
+    Broken { outcome: &'a str, message: Option<String> },
+    /// The provider refused it before any work.
+    Refused { outcome: &'a str, message: String },
+    /// Nothing was sent.
+    Unsent { outcome: &'a str, message: String },
+}
+
+impl Trace {
+    pub(crate) fn begin(engine: Arc<Engine>, ask: &Ask) -> Self {
+        let record = RequestRecord {
+            id: ask.id,
+            received_at: ask.received.wall,
+            took_us: 0,
+            first_content_us: None,
+            caller: ask.caller_name.clone(),
+            model: String::new(),
+            tier: String::new(),
+            data: String::new(),
+            stream: false,
+            status: 0,
+            outcome: String::new(),
+            error: None,
+            served_by: None,
+            candidates: String::from("[]"),
+            attempts: Vec::new(),
+        };
+        Self { engine, id: ask.id, received: ask.received, record: Some(Box::new(record)), flight: None }
+    }
+
+    /// The record so far.
+    pub(crate) fn note(&mut self, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
+    }
+
+    /// Attempts so far, the one under way included.
+    pub(crate) fn attempts(&self) -> usize {
+        self.record.as_ref().map_or(0, |record| record.attempts.len()) + usize::from(self.flight.is_some())
+    }
+
+    /// An attempt begins.
+    pub(crate) fn take_off(
+        &mut self,
+        deployment: DeploymentIndex,
+        key: Option<KeyIndex>,
+        reservation: ReservationId,
+        sent: Now,
+        expected_input: u64,
+    ) {
+        self.land(&Ending::Broken { outcome: "superseded", message: None });
+        self.flight = Some(Flight {
+            deployment,
+            key,
+            reservation,
+            sent,
+            expected_input,
+            status: None,
+            usage: None,
+            text_bytes: 0,
+            begun: false,
+        });
+    }
+
+    /// The head of an answer came back.
+    pub(crate) fn head(&mut self, status: u16) {
+        if let Some(flight) = &mut self.flight {
+            flight.status = Some(status);
+            let now = self.engine.now();
+            self.engine.state().book.received(flight.reservation, now);
+        }
+    }
+
+    /// Content or usage passed by.
+    pub(crate) fn saw(&mut self, usage: Option<Usage>, text_bytes: u64) {
+        if let Some(flight) = &mut self.flight {
+            flight.usage = usage.or(flight.usage);
+            flight.text_bytes += text_bytes;
+            flight.begun |= text_bytes > 0;
+        }
+    }
+
+    /// The client is about to see the first content.
+    pub(crate) fn first_content(&mut self) {
+        let took = micros(self.engine.now().monotonic.since(self.received.monotonic));
+        self.note(|record| record.first_content_us = Some(took));
+    }
+
+    /// The attempt under way ends: settled, and added to the record. Without one, nothing happens.
+    pub(crate) fn land(&mut self, ending: &Ending<'_>) {
+        let Some(flight) = self.flight.take() else { return };
+        let engine = &self.engine;
+        let deployment = engine.snapshot.deployment(flight.deployment);
+        let reported = flight.usage.is_some();
+        let estimate =
+            Usage { input: flight.expected_input, output: flight.text_bytes.div_ceil(BYTES_PER_TOKEN), ..Usage::default() };
+        let (outcome, message, usage, known) = match ending {
+            Ending::Answered => ("answered", None, flight.usage.unwrap_or(estimate), true),
+            // What it used is not known: the whole reservation stands as used.
+            Ending::Broken { outcome, message } => (*outcome, message.clone(), flight.usage.unwrap_or(estimate), reported),
+            Ending::Refused { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
+            Ending::Unsent { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
+        };
+        let cost = cost(deployment, usage);
+        let units = units(deployment, usage);
+        if matches!(ending, Ending::Unsent { .. }) {
+            engine.state().book.release(flight.reservation);
+        } else {
+            let actual = Actual {
+                usage: known.then_some(usage),
+                cost: cost.unwrap_or_default(),
+                units,
+                answered: matches!(ending, Ending::Answered),
+            };
+            engine.settle(flight.reservation, &actual);
+        }
+        let account = &engine.snapshot.accounts[deployment.account.get()].id;
+        let event = Event::AttemptEnded {
+            id: self.id,
+            account,
+            model: &deployment.model,
+            outcome,
+            status: flight.status,
+            usage,
+        };
+        let now = engine.now();
+        engine.telemetry.tell(now.wall, &event);
+        let refused = matches!(ending, Ending::Refused { .. } | Ending::Unsent { .. });
+        let attempt = AttemptRecord {
+            account: account.clone(),
+            model: deployment.model.clone(),
+            key: flight.key.map(|key| u32::try_from(key.get()).unwrap_or(u32::MAX)),
+            sent_at: flight.sent.wall,
+            took_us: micros(now.monotonic.since(flight.sent.monotonic)),
+            status: flight.status,
+            outcome: outcome.to_owned(),
+            message,
+            usage,
+            usage_source: if reported || refused { UsageSource::Reported } else { UsageSource::Estimated },
+            cost,
+            units,
+        };
+        self.note(|record| record.attempts.push(attempt));
+    }
+
+    /// The request ends with an answer that the client got whole.
+    pub(crate) fn answered(&mut self) {
+        self.land(&Ending::Answered);
+        self.finish(200, "answered", None);
+    }
+
+    /// The request ends with an error.
+    pub(crate) fn failed(&mut self, error: &ClientError) {
+        let outcome = if error.status < 500 && error.status != 429 { "refused" } else { "failed" };
+        self.finish(error.status, outcome, Some(&error.code));
+    }
+
+    fn finish(&mut self, status: u16, outcome: &str, error: Option<&str>) {
+        let Some(mut record) = self.record.take() else { return };
+        let now = self.engine.now();
+        record.took_us = micros(now.monotonic.since(self.received.monotonic));
+        record.status = status;
+        outcome.clone_into(&mut record.outcome);
+        record.error = error.map(str::to_owned);
+        let event = Event::RequestEnded {
+            id: self.id,
+            outcome,
+            status,
+            served_by: record.served_by.as_deref(),
+            attempts: record.attempts.len(),
+        };
+        self.engine.telemetry.tell(now.wall, &event);
+        self.engine.recorder.record(*record);
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        self.land(&Ending::Broken { outcome: "cancelled", message: None });
+        self.finish(CLIENT_LEFT, "cancelled", None);
+    }
+}
+
+fn micros(length: Duration) -> u64 {
+    u64::try_from(length.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,88 @@
+//! What every backend must do, as one suite. A backend's own tests call [`run`] on an empty store.
+
+use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
+
+use crate::Store;
+use crate::record::{AttemptRecord, Page, RequestRecord, UsageKey};
+
+/// Runs the suite on an empty store.
+///
+/// # Panics
+/// When the store does not do what it must.
+#[expect(clippy::unwrap_used, reason = "a test suite panics when what it tests is wrong")]
+pub fn run(store: &dyn Store) {
+    let day = |days: i64| Timestamp::from_secs(days * 86_400 + 60);
+    let records = [sample(1, day(100)), sample(2, day(100)), sample(3, day(101))];
+    store.append(&records).unwrap();
+
+    assert_eq!(store.request(records[0].id).unwrap().as_ref(), Some(&records[0]), "a request reads back whole");
+    assert_eq!(store.request(RequestId::new(9, 9)).unwrap(), None, "an unknown id is no request");
+
+    store.append(&records[..1]).unwrap();
+    let all = store.requests(Page { most: 10, before: None }).unwrap();
+    assert_eq!(all.iter().map(|request| request.id).collect::<Vec<_>>(), [records[2].id, records[1].id, records[0].id]);
+    let older = store.requests(Page { most: 1, before: Some(day(101)) }).unwrap();
+    assert_eq!(older[0].id, records[1].id, "pages go back in time");
+
+    let by = |key, since| {
+        let rows = store.usage(key, since).unwrap();
+        rows.into_iter()
+            .map(|row| format!("{} {}/{} {} {}", row.name, row.answered, row.attempts, row.input, row.cost))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(by(UsageKey::Provider, day(0)), ["groq 0/3 0 $0.000000", "lab 3/3 30 $0.000003"]);
+    assert_eq!(by(UsageKey::Model, day(101)), ["groq/large 0/1 0 $0.000000", "lab/small 1/1 10 $0.000001"]);
+    assert_eq!(by(UsageKey::Key, day(0)), ["ci 3/6 30 $0.000003"]);
+    assert_eq!(by(UsageKey::Day, day(0)), ["1970-04-11 2/4 20 $0.000002", "1970-04-12 1/2 10 $0.000001"]);
+
+    let spent = store.spent(day(101)).unwrap();
+    assert_eq!(
+        spent.iter().map(|spent| (spent.account.as_str(), spent.answered)).collect::<Vec<_>>(),
+        [("groq", false), ("lab", true)]
+    );
+
+    assert_eq!(store.forget(day(101)).unwrap(), 2, "retention forgets what is older");
+    assert_eq!(store.request(records[0].id).unwrap(), None);
+    assert_eq!(store.spent(day(0)).unwrap().len(), 2, "attempts go with their request");
+}
+
+/// A request that failed over from one provider to another.
+#[must_use]
+pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
+    let attempt =
+        |account: &str, model: &str, outcome: &str, micros: i64, usage: Usage, cost: Option<Usd>| AttemptRecord {
+            account: account.to_owned(),
+            model: model.to_owned(),
+            key: Some(0),
+            sent_at: Timestamp::from_micros(at.as_micros() + micros),
+            took_us: 1000,
+            status: Some(if outcome == "answered" { 200 } else { 429 }),
+            outcome: outcome.to_owned(),
+            message: (outcome != "answered").then(|| "slow down".to_owned()),
+            usage,
+            usage_source: UsageSource::Reported,
+            cost,
+            units: 0,
+        };
+    let usage = Usage { input: 10, output: 5, ..Usage::default() };
+    RequestRecord {
+        id: RequestId::new(number, 7),
+        received_at: Timestamp::from_micros(at.as_micros() + i64::try_from(number).unwrap_or(0)),
+        took_us: 2500,
+        first_content_us: Some(2000),
+        caller: "ci".to_owned(),
+        model: "smart".to_owned(),
+        tier: "standard".to_owned(),
+        data: "public".to_owned(),
+        stream: true,
+        status: 200,
+        outcome: "answered".to_owned(),
+        error: None,
+        served_by: Some("lab/small".to_owned()),
+        candidates: "[]".to_owned(),
+        attempts: vec![
+            attempt("groq", "large", "rate_limit", 0, Usage::default(), Some(Usd::ZERO)),
+            attempt("lab", "small", "answered", 1, usage, Some(Usd::from_picos(1_000_000))),
+        ],
+    }
+}

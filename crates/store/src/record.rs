@@ -1,0 +1,151 @@
+//! What is written down.
+
+use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
+use serde::Serialize;
+
+/// One client request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RequestRecord {
+    /// Its id.
+    #[serde(serialize_with = "as_text")]
+    pub id: RequestId,
+    /// When it came.
+    #[serde(serialize_with = "as_text")]
+    pub received_at: Timestamp,
+    /// Microseconds until it was over.
+    pub took_us: u64,
+    /// Microseconds until the first content went out, if any did.
+    pub first_content_us: Option<u64>,
+    /// Name of the client key it came with; `operator` for the operator's own.
+    pub caller: String,
+    /// What the client wrote in `model`.
+    pub model: String,
+    /// Its tier.
+    pub tier: String,
+    /// Its data class.
+    pub data: String,
+    /// Whether it was streamed.
+    pub stream: bool,
+    /// Status sent to the client; 499 for a client that left.
+    pub status: u16,
+    /// `answered`, `failed`, `refused` or `cancelled`.
+    pub outcome: String,
+    /// The error's code, if it ended in one.
+    pub error: Option<String>,
+    /// `account/model` that served it.
+    pub served_by: Option<String>,
+    /// Candidates with their verdicts, as JSON.
+    #[serde(skip)]
+    pub candidates: String,
+    /// Everything that was tried, in order.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptRecord {
+    /// At which account.
+    pub account: String,
+    /// Which model.
+    pub model: String,
+    /// Position of the key among the account's.
+    pub key: Option<u32>,
+    /// When it was dispatched.
+    #[serde(serialize_with = "as_text")]
+    pub sent_at: Timestamp,
+    /// Microseconds until it was over.
+    pub took_us: u64,
+    /// Upstream's status, if it sent one.
+    pub status: Option<u16>,
+    /// `answered`, `cancelled`, or the case of its failure.
+    pub outcome: String,
+    /// The provider's own words, with secrets taken out.
+    pub message: Option<String>,
+    /// What it used.
+    pub usage: Usage,
+    /// Where that figure comes from.
+    pub usage_source: UsageSource,
+    /// What it cost in picodollars; `None` where no price is known.
+    pub cost: Option<Usd>,
+    /// What it used of the provider's own units.
+    pub units: u64,
+}
+
+/// Which requests to list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// At most so many.
+    pub most: u32,
+    /// Only those received before this instant.
+    pub before: Option<Timestamp>,
+}
+
+/// What use is added up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageKey {
+    /// By account.
+    Provider,
+    /// By account and model.
+    Model,
+    /// By client key.
+    Key,
+    /// By UTC day.
+    Day,
+}
+
+/// Use and cost under one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UsageRow {
+    /// The account, model, client key or day.
+    pub name: String,
+    /// Client requests that were answered by it.
+    pub answered: u64,
+    /// Attempts made.
+    pub attempts: u64,
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens.
+    pub output: u64,
+    /// Of the attempts, those whose usage is estimated.
+    pub estimated: u64,
+    /// Cost in picodollars, of the attempts whose price is known.
+    pub cost: Usd,
+    /// Attempts whose price is not known.
+    pub unpriced: u64,
+}
+
+/// What one attempt charged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spent {
+    /// At which account.
+    pub account: String,
+    /// Which model.
+    pub model: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whether it was answered.
+    pub answered: bool,
+    /// Tokens.
+    pub usage: Usage,
+    /// Money.
+    pub cost: Usd,
+    /// The provider's own units.
+    pub units: u64,
+}
+
+impl RequestRecord {
+    /// Everything that its attempts used.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.attempts.iter().fold(Usage::default(), |sum, attempt| Usage {
+            input: sum.input + attempt.usage.input,
+            cached_input: sum.cached_input + attempt.usage.cached_input,
+            output: sum.output + attempt.usage.output,
+            reasoning: sum.reasoning + attempt.usage.reasoning,
+        })
+    }
+}
+
+fn as_text<T: ToString, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}

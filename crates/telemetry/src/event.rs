@@ -1,0 +1,193 @@
+//! The events.
+
+use freeway_types::{RequestId, Usage};
+
+use crate::metrics::Metrics;
+use crate::names;
+
+/// How grave an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For following single requests.
+    Debug,
+    /// For knowing what the gateway does.
+    Info,
+    /// Something an operator may want to act on.
+    Warn,
+    /// Something an operator must act on.
+    Error,
+}
+
+/// Something worth telling.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The gateway listens.
+    Listening {
+        /// Where.
+        address: &'a str,
+    },
+    /// A request is over.
+    RequestEnded {
+        /// Which.
+        id: RequestId,
+        /// `answered`, `failed`, `refused` or `cancelled`.
+        outcome: &'a str,
+        /// Status sent to the client.
+        status: u16,
+        /// Who served it, if anybody.
+        served_by: Option<&'a str>,
+        /// Attempts made.
+        attempts: usize,
+    },
+    /// An attempt is over.
+    AttemptEnded {
+        /// Of which request.
+        id: RequestId,
+        /// At which account.
+        account: &'a str,
+        /// Which model.
+        model: &'a str,
+        /// `answered`, or the case of its failure.
+        outcome: &'a str,
+        /// Upstream's status, if it sent one.
+        status: Option<u16>,
+        /// What it used.
+        usage: Usage,
+    },
+    /// Something is left alone for a while.
+    Paused {
+        /// What.
+        what: &'a str,
+        /// For how many seconds.
+        seconds: u64,
+        /// Why.
+        why: &'a str,
+    },
+    /// An event of a stream could not be read and was left out.
+    MalformedEvent {
+        /// At which account.
+        account: &'a str,
+    },
+    /// A request was turned away before it was looked at.
+    TurnedAway {
+        /// Why.
+        reason: &'a str,
+    },
+    /// The ledger could not be written.
+    LedgerFailed {
+        /// What the store said.
+        error: &'a str,
+    },
+    /// The gateway stops.
+    Stopping,
+}
+
+impl Level {
+    /// The word in a log line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+impl Event<'_> {
+    /// The event's name in a log line.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Listening { .. } => "listening",
+            Self::RequestEnded { .. } => "request_ended",
+            Self::AttemptEnded { .. } => "attempt_ended",
+            Self::Paused { .. } => "paused",
+            Self::MalformedEvent { .. } => "malformed_event",
+            Self::TurnedAway { .. } => "turned_away",
+            Self::LedgerFailed { .. } => "ledger_failed",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// How grave it is.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
+            Self::Listening { .. } | Self::Stopping => Level::Info,
+            Self::Paused { .. } | Self::MalformedEvent { .. } => Level::Warn,
+            Self::LedgerFailed { .. } => Level::Error,
+        }
+    }
+
+    /// The rest of its log line: `key=value`, with control characters escaped.
+    #[must_use]
+    pub fn fields(&self) -> String {
+        match self {
+            Self::Listening { address } => format!("address={address}"),
+            Self::RequestEnded { id, outcome, status, served_by, attempts } => {
+                let served_by = served_by.unwrap_or("-");
+                format!("id={id} outcome={outcome} status={status} served_by={served_by:?} attempts={attempts}")
+            }
+            Self::AttemptEnded { id, account, model, outcome, status, usage } => {
+                let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+                let Usage { input, output, .. } = usage;
+                format!(
+                    "id={id} account={account:?} model={model:?} outcome={outcome} status={status} input={input} output={output}"
+                )
+            }
+            Self::Paused { what, seconds, why } => format!("what={what:?} seconds={seconds} why={why:?}"),
+            Self::MalformedEvent { account } => format!("account={account:?}"),
+            Self::TurnedAway { reason } => format!("reason={reason}"),
+            Self::LedgerFailed { error } => format!("error={error:?}"),
+            Self::Stopping => String::new(),
+        }
+    }
+
+    /// Adds the event to the counts it belongs to.
+    pub fn count(&self, metrics: &mut Metrics) {
+        match self {
+            Self::RequestEnded { outcome, .. } => metrics.add(names::REQUESTS, &[("outcome", outcome)], 1),
+            Self::AttemptEnded { account, outcome, usage, .. } => {
+                metrics.add(names::ATTEMPTS, &[("account", account), ("outcome", outcome)], 1);
+                metrics.add(names::TOKENS, &[("account", account), ("type", "input")], usage.input);
+                metrics.add(names::TOKENS, &[("account", account), ("type", "output")], usage.output);
+            }
+            Self::MalformedEvent { account } => metrics.add(names::MALFORMED_EVENTS, &[("account", account)], 1),
+            Self::TurnedAway { reason } => metrics.add(names::TURNED_AWAY, &[("reason", reason)], 1),
+            Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
+            Self::Listening { .. } | Self::Paused { .. } | Self::Stopping => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_be_forged() {
+        let event = Event::Paused { what: "a\nERROR forged", seconds: 1, why: "\u{1b}[31m" };
+        assert_eq!(event.fields(), r#"what="a\nERROR forged" seconds=1 why="\u{1b}[31m""#);
+    }
+
+    #[test]
+    fn counts_are_rendered_with_their_labels() {
+        let mut metrics = Metrics::default();
+        Event::RequestEnded {
+            id: RequestId::new(0, 0),
+            outcome: "answered",
+            status: 200,
+            served_by: None,
+            attempts: 1,
+        }
+        .count(&mut metrics);
+        assert_eq!(
+            metrics.render(),
+            "# TYPE freeway_requests_total counter\nfreeway_requests_total{outcome=\"answered\"} 1\n"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! Every metric's name. Where OpenTelemetry's conventions for generative AI have a
+//! name, it is that one, in Prometheus' spelling.
+
+/// Requests answered, by outcome.
+pub const REQUESTS: &str = "freeway_requests_total";
+/// Attempts upstream, by account and outcome.
+pub const ATTEMPTS: &str = "freeway_attempts_total";
+/// Tokens used, by account and direction (`gen_ai.client.token.usage`).
+pub const TOKENS: &str = "gen_ai_client_token_usage_total";
+/// Malformed events left out of streams, by account.
+pub const MALFORMED_EVENTS: &str = "freeway_malformed_events_total";
+/// Requests turned away before admission, by reason.
+pub const TURNED_AWAY: &str = "freeway_turned_away_total";
+/// Failures to write the ledger.
+pub const LEDGER_FAILURES: &str = "freeway_ledger_failures_total";

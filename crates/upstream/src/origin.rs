@@ -1,0 +1,88 @@
+//! Where an upstream is, and how it is told who asks.
+
+use http::HeaderName;
+
+/// Scheme, host and port, and the path under which the interface stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path of the interface, without a slash at its end.
+    pub base_path: String,
+}
+
+/// How the key is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `authorization: Bearer KEY`.
+    Bearer,
+    /// The bare key in this header.
+    Header(HeaderName),
+}
+
+/// Why a base URL cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a base URL like https://api.example.com/v1")]
+pub struct OriginError(String);
+
+impl Origin {
+    /// Reads a base URL.
+    ///
+    /// # Errors
+    /// When it is not `http://` or `https://` with a host, or carries credentials, a query or a fragment.
+    pub fn parse(url: &str) -> Result<Self, OriginError> {
+        let wrong = || OriginError(url.to_owned());
+        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if authority.as_str().contains('@') || uri.query().is_some() || url.contains('#') || authority.host().is_empty()
+        {
+            return Err(wrong());
+        }
+        Ok(Self {
+            tls,
+            host: authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// `scheme://host:port`, for requests and for messages.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        if self.host.contains(':') {
+            format!("{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            format!("{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls() {
+        let origin = Origin::parse("https://API.example.com/openai/v1/").unwrap();
+        assert_eq!(
+            (origin.host.as_str(), origin.port, origin.base_path.as_str()),
+            ("api.example.com", 443, "/openai/v1")
+        );
+        assert_eq!(Origin::parse("http://[::1]:8080/v1").unwrap().authority(), "http://[::1]:8080");
+        for wrong in
+            ["", "api.example.com", "ftp://x/", "https://key@host/v1", "https://host/v1?key=x", "https://host/#f"]
+        {
+            assert!(Origin::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
