@@ -16,7 +16,7 @@ use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric,
 use freeway_upstream::Client;
 
 use crate::clock::Clock;
-use crate::drive::drive;
+use crate::drive::{drive, prepare};
 use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
 use crate::timing::HOLD;
@@ -107,10 +107,23 @@ pub enum Reply {
     Failed(ClientError),
 }
 
+impl Answer {
+    fn failed(error: ClientError) -> Self {
+        let tier = String::new();
+        Self { reply: Reply::Failed(error), provider: None, model: None, tier, attempts: 0, dropped: Vec::new() }
+    }
+}
+
 impl Engine {
     /// An engine with nothing used, counting on from what the store says was spent.
     #[must_use]
-    pub fn new(setup: Setup, store: Arc<dyn Store>, recorder: Arc<Recorder>, telemetry: Arc<Telemetry>, clock: Clock) -> Self {
+    pub fn new(
+        setup: Setup,
+        store: Arc<dyn Store>,
+        recorder: Arc<Recorder>,
+        telemetry: Arc<Telemetry>,
+        clock: Clock,
+    ) -> Self {
         let Setup { snapshot, clients, limits, scrubber } = setup;
         let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
         let state = State {
@@ -159,22 +172,32 @@ impl Engine {
     /// is closed then, settled and recorded.
     pub async fn serve(self: Arc<Self>, ask: Ask) -> Answer {
         if self.recorder.is_overloaded() {
-            let mut error = ClientError::new(503, "server_is_overloaded", "the ledger cannot keep up; come back in a moment");
+            let mut error =
+                ClientError::new(503, "server_is_overloaded", "the ledger cannot keep up; come back in a moment");
             error.retry_after = Some(1);
             error.should_retry = true;
-            return Answer { reply: Reply::Failed(error), provider: None, model: None, tier: String::new(), attempts: 0, dropped: Vec::new() };
+            return Answer::failed(error);
         }
-        let trace = Trace::begin(Arc::clone(&self), &ask);
-        let mut driven = Box::pin(drive(trace, ask));
-        // Known only once the body is read, which happens on the first poll; whole answers resolve before the
-        // hold matters, because their client waits for the end anyway.
+        let mut trace = Trace::begin(Arc::clone(&self), &ask);
+        let job = match prepare(&mut trace, ask) {
+            Ok(job) => job,
+            Err(error) => {
+                trace.failed(&error);
+                return Answer::failed(error);
+            }
+        };
+        let tier = self.snapshot.rules.tiers[job.admission.tier].name.clone();
+        let stream = job.chat.stream;
+        let mut driven = Box::pin(drive(trace, job));
+        if !stream {
+            return driven.await.into_answer();
+        }
         tokio::select! {
             biased;
             driven = &mut driven => driven.into_answer(),
             () = tokio::time::sleep(HOLD) => {
-                match StreamBody::held(driven).await {
-                    Ok(answer) | Err(answer) => answer,
-                }
+                let reply = Reply::Stream(Box::new(StreamBody::held(driven)));
+                Answer { reply, provider: None, model: None, tier, attempts: 0, dropped: Vec::new() }
             }
         }
     }

@@ -139,12 +139,17 @@ impl Trace {
         let engine = &self.engine;
         let deployment = engine.snapshot.deployment(flight.deployment);
         let reported = flight.usage.is_some();
-        let estimate =
-            Usage { input: flight.expected_input, output: flight.text_bytes.div_ceil(BYTES_PER_TOKEN), ..Usage::default() };
+        let estimate = Usage {
+            input: flight.expected_input,
+            output: flight.text_bytes.div_ceil(BYTES_PER_TOKEN),
+            ..Usage::default()
+        };
         let (outcome, message, usage, known) = match ending {
             Ending::Answered => ("answered", None, flight.usage.unwrap_or(estimate), true),
             // What it used is not known: the whole reservation stands as used.
-            Ending::Broken { outcome, message } => (*outcome, message.clone(), flight.usage.unwrap_or(estimate), reported),
+            Ending::Broken { outcome, message } => {
+                (*outcome, message.clone(), flight.usage.unwrap_or(estimate), reported)
+            }
             Ending::Refused { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
             Ending::Unsent { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
         };

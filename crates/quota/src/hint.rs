@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(32 * 86_400);
 pub fn parse_retry_after(value: &str, answered_at: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if value.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
-        return http_date(value).and_then(|date| bounded(date.since(answered_at)));
+        return parse_http_date(value).and_then(|date| bounded(date.since(answered_at)));
     }
     seconds(value).and_then(bounded)
 }
@@ -79,8 +79,9 @@ fn compound(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// The fixed form of RFC 9110: `Wed, 21 Oct 2026 07:28:00 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
+/// Reads the fixed form of RFC 9110: `Wed, 21 Oct 2026 07:28:00 GMT`.
+#[must_use]
+pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
     Some(Timestamp::from_secs(zoned.timestamp().as_second()))
 }

@@ -25,7 +25,7 @@ mod spec;
 
 pub use book::{Actual, Blocked, Book, Fit, LimitView, ReservationId};
 pub use demand::{Bound, Demand};
-pub use hint::{parse_duration, parse_retry_after};
+pub use hint::{parse_duration, parse_http_date, parse_retry_after};
 pub use pause::{PauseScope, Pauses};
 pub use spec::{Charging, Civil, LimitSpec, Rule, SpecError};
 

@@ -1,0 +1,338 @@
+//! One attempt: send, and hold until there is something the client should see.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use freeway_dialect::openai_chat::{END_MARKER, Finish, Rewrite, read_answer, read_chunk};
+use freeway_dialect::sse::Decoder;
+use freeway_quota::ReservationId;
+use freeway_router::{Candidate, Domain, Meaning, Refusal, Remedy, read_refusal};
+use freeway_types::{DeploymentIndex, KeyIndex};
+use freeway_upstream::{ConnectError, Exchange, SendError};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
+use http::{HeaderMap, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use crate::drive::Job;
+use crate::relay::Relay;
+use crate::trace::Trace;
+
+/// Largest whole answer that is taken.
+const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Largest refusal that is read.
+const MOST_REFUSAL_BYTES: usize = 256 * 1024;
+/// Time for reading a refusal's body.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a broken connection is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// An answer that the client is going to get.
+pub(crate) struct Committed {
+    pub(crate) deployment: DeploymentIndex,
+    pub(crate) dropped: Vec<String>,
+    pub(crate) content: Content,
+}
+
+pub(crate) enum Content {
+    Whole(Bytes),
+    Stream(Relay),
+}
+
+/// Why an attempt gave no answer.
+pub(crate) struct Failure {
+    pub(crate) meaning: Meaning,
+    /// Upstream's status, if it sent one.
+    pub(crate) status: Option<u16>,
+    /// Whether a connection was there, so that the provider may have counted it.
+    pub(crate) sent: bool,
+    /// Whether the provider may have worked on it, so that what it used is not known.
+    pub(crate) may_have_worked: bool,
+    /// An answer without content, for a client that gets no better one.
+    pub(crate) empty_answer: Option<Bytes>,
+}
+
+/// Sends the request to one target and waits for its first content, or for its whole answer.
+pub(crate) async fn attempt(
+    trace: &mut Trace,
+    job: &Job,
+    candidate: &Candidate,
+    key: Option<KeyIndex>,
+    reservation: ReservationId,
+    limit: Duration,
+) -> Result<Committed, Failure> {
+    let engine = Arc::clone(&trace.engine);
+    let deployment = engine.snapshot.deployment(candidate.deployment);
+    let account = engine.snapshot.account_of(candidate.deployment);
+    let asks_for_usage = account.stream_usage == freeway_catalog::StreamUsage::Option;
+    let body = job.chat.rewrite(Rewrite {
+        model: &deployment.model,
+        include_usage: asks_for_usage,
+        drop: &candidate.dropped_fields,
+    });
+    let writer = Arc::clone(&engine);
+    let exchange = Exchange {
+        path: "/chat/completions",
+        key,
+        body,
+        stream: job.chat.stream,
+        on_written: Box::new(move || {
+            let now = writer.now();
+            writer.state().book.written(reservation, now);
+        }),
+    };
+    trace.take_off(candidate.deployment, key, reservation, engine.now(), candidate.demand.input.expected);
+
+    let client = &engine.clients[deployment.account.get()];
+    let waited = tokio::time::timeout(limit, async {
+        let response = client.send(exchange).await.map_err(|error| not_sent(&error))?;
+        let status = response.status().as_u16();
+        trace.head(status);
+        if !response.status().is_success() {
+            return Err(refused(&engine, candidate.deployment, response).await);
+        }
+        let kind =
+            response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(invalid(status, "the answer is compressed, which was not asked for"));
+        }
+        let content = if job.chat.stream && kind.starts_with("text/event-stream") {
+            let strip_usage = asks_for_usage && !job.chat.include_usage;
+            Content::Stream(open_stream(trace, candidate, response, strip_usage, job.chat.choices).await?)
+        } else {
+            Content::Whole(whole(trace, &engine, candidate, response, &kind, job.chat.stream).await?)
+        };
+        Ok(Committed { deployment: candidate.deployment, dropped: candidate.dropped_fields.clone(), content })
+    });
+    match waited.await {
+        Ok(result) => result,
+        Err(_) => Err(silent(limit)),
+    }
+}
+
+/// Reads a whole answer and looks whether it is one.
+async fn whole(
+    trace: &mut Trace,
+    engine: &crate::Engine,
+    candidate: &Candidate,
+    response: Response<Incoming>,
+    kind: &str,
+    streamed: bool,
+) -> Result<Bytes, Failure> {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let body = collect(response.into_body(), MOST_ANSWER_BYTES).await.map_err(|cause| broken(Some(status), &cause))?;
+    match read_answer(&body) {
+        Ok(_) if streamed => Err(invalid(status, "a stream was asked for, and the answer is not one")),
+        Ok(answer) => {
+            trace.saw(answer.usage, answer.text_bytes);
+            if !answer.content && answer.finish != Some(Finish::ContentFilter) {
+                return Err(empty(status, answer.finish, Some(body)));
+            }
+            Ok(body)
+        }
+        Err(Some(_)) => Err(error_inside(engine, candidate.deployment, status, &headers, &body)),
+        Err(None) if body.is_empty() => Err(invalid(status, "the answer is empty")),
+        Err(None) if !kind.contains("json") => Err(invalid(status, "the answer is not JSON")),
+        Err(None) => Err(invalid(status, "the answer is cut short or not a completion")),
+    }
+}
+
+/// Reads a stream up to its first content.
+async fn open_stream(
+    trace: &mut Trace,
+    candidate: &Candidate,
+    response: Response<Incoming>,
+    strip_usage: bool,
+    choices: u64,
+) -> Result<Relay, Failure> {
+    let status = response.status().as_u16();
+    let engine = Arc::clone(&trace.engine);
+    let mut incoming = response.into_body();
+    let mut decoder = Decoder::default();
+    let mut held = BytesMut::new();
+    let mut finish = None;
+    loop {
+        let event = match decoder.next() {
+            Ok(Some(event)) => event,
+            Ok(None) => match frame(&mut incoming).await {
+                Ok(Some(bytes)) => {
+                    decoder.push(&bytes);
+                    continue;
+                }
+                Ok(None) => match decoder.rest() {
+                    Some(event) => event,
+                    None if finish.is_some() => return Err(empty(status, finish, None)),
+                    None => return Err(broken(Some(status), "the stream ended before its first content")),
+                },
+                Err(cause) => return Err(broken(Some(status), &cause)),
+            },
+            Err(too_long) => return Err(invalid(status, &too_long.to_string())),
+        };
+        let Some(data) = &event.data else {
+            held.extend_from_slice(&event.raw);
+            continue;
+        };
+        if data.starts_with(END_MARKER) {
+            return Err(empty(status, finish, None));
+        }
+        let Some(chunk) = read_chunk(data) else {
+            let account = &engine.snapshot.account_of(candidate.deployment).id;
+            engine.telemetry.tell(engine.now().wall, &freeway_telemetry::Event::MalformedEvent { account });
+            continue;
+        };
+        if chunk.error.is_some() {
+            return Err(error_inside(&engine, candidate.deployment, status, &HeaderMap::new(), data));
+        }
+        trace.saw(chunk.usage, chunk.text_bytes);
+        if !(strip_usage && chunk.usage_only) {
+            held.extend_from_slice(&event.raw);
+        }
+        finish = chunk.finish.or(finish);
+        if chunk.content || chunk.finish == Some(Finish::ContentFilter) {
+            let deployment = engine.snapshot.deployment(candidate.deployment);
+            return Ok(Relay::new(
+                incoming,
+                decoder,
+                held.freeze(),
+                crate::relay::Terms {
+                    strip_usage,
+                    choices,
+                    finished: u64::from(chunk.finish.is_some()),
+                    gap: crate::timing::gap(deployment),
+                    account: engine.snapshot.account_of(candidate.deployment).id.clone(),
+                },
+            ));
+        }
+    }
+}
+
+/// The next bytes of a body; `None` at its proper end.
+async fn frame(incoming: &mut Incoming) -> Result<Option<Bytes>, String> {
+    loop {
+        let next = std::future::poll_fn(|context| match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Ready(next) => Poll::Ready(next),
+            Poll::Pending => Poll::Pending,
+        });
+        match next.await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(error.to_string()),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+async fn collect(mut incoming: Incoming, most: usize) -> Result<Bytes, String> {
+    let mut first: Option<Bytes> = None;
+    let mut all = BytesMut::new();
+    while let Some(bytes) = frame(&mut incoming).await? {
+        if all.len() + bytes.len() + first.as_ref().map_or(0, Bytes::len) > most {
+            return Err(format!("the answer is longer than {most} bytes"));
+        }
+        match first.take() {
+            None if all.is_empty() => first = Some(bytes),
+            earlier => {
+                all.extend_from_slice(&earlier.unwrap_or_default());
+                all.extend_from_slice(&bytes);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| all.freeze()))
+}
+
+/// Reads a refusal and what it means.
+async fn refused(engine: &crate::Engine, deployment: DeploymentIndex, response: Response<Incoming>) -> Failure {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let body = tokio::time::timeout(REFUSAL_LIMIT, collect(response.into_body(), MOST_REFUSAL_BYTES)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    let meaning = read(engine, deployment, status, &headers, &body);
+    let may_have_worked = matches!(status, 408 | 499 | 500..=502 | 504..=528 | 530..=599);
+    Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None }
+}
+
+/// An error inside an answer that began with 200. A status that the error itself names is believed.
+fn error_inside(
+    engine: &crate::Engine,
+    deployment: DeploymentIndex,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Failure {
+    let rules = read(engine, deployment, status, headers, body);
+    let named = rules.code.as_ref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
+    let meaning = match named {
+        Some(code) if rules.case == "error_in_answer" => read(engine, deployment, code, headers, body),
+        _ => rules,
+    };
+    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None }
+}
+
+fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, headers: &HeaderMap, body: &[u8]) -> Meaning {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (strikes, missing_before) = {
+        let state = engine.state();
+        (state.strikes.get(&deployment).copied().unwrap_or(0), state.missing.contains(&deployment))
+    };
+    let now = engine.now().wall;
+    let answered_at = header(DATE.as_str()).and_then(|date| freeway_quota::parse_http_date(&date)).unwrap_or(now);
+    let refusal = Refusal { status, header: &header, body, answered_at, strikes, missing_before };
+    let mut meaning = read_refusal(engine.snapshot.account_of(deployment), &refusal);
+    meaning.message = engine.scrubber.scrub(&meaning.message);
+    meaning
+}
+
+fn fault(case: &str, message: String, remedy: Remedy, domain: Domain) -> Meaning {
+    Meaning { case: case.to_owned(), remedy, domain, pause: None, message, code: None, param: None }
+}
+
+fn not_sent(error: &SendError) -> Failure {
+    let (remedy, sent) = match error {
+        SendError::Connect(ConnectError::Forbidden(_)) => (Remedy::Another, false),
+        SendError::Connect(ConnectError::TimedOut(_)) => (Remedy::Another, false),
+        SendError::Connect(_) => (Remedy::SameAgain(AGAIN_AFTER), false),
+        SendError::Broken(_) => (Remedy::SameAgain(AGAIN_AFTER), true),
+    };
+    let (case, domain) =
+        if sent { ("connection_broken", Domain::Deployment) } else { ("connection_failed", Domain::Account) };
+    Failure {
+        meaning: fault(case, error.to_string(), remedy, domain),
+        status: None,
+        sent,
+        may_have_worked: sent,
+        empty_answer: None,
+    }
+}
+
+fn broken(status: Option<u16>, cause: &str) -> Failure {
+    let message = format!("the answer broke off: {cause}");
+    let meaning = fault("broken_answer", message, Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
+    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None }
+}
+
+fn invalid(status: u16, what: &str) -> Failure {
+    let meaning = fault("invalid_answer", what.to_owned(), Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
+    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None }
+}
+
+fn empty(status: u16, finish: Option<Finish>, answer: Option<Bytes>) -> Failure {
+    let (case, message) = match finish {
+        Some(Finish::Length) => ("no_room_for_content", "all the output allowed went by without content"),
+        _ => ("empty_answer", "the answer has no content"),
+    };
+    let meaning = fault(case, message.to_owned(), Remedy::Another, Domain::Deployment);
+    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: answer }
+}
+
+fn silent(limit: Duration) -> Failure {
+    let message = format!("no content within {:.1} s", limit.as_secs_f64());
+    let meaning = fault("silence", message, Remedy::Another, Domain::Deployment);
+    Failure { meaning, status: None, sent: true, may_have_worked: true, empty_answer: None }
+}

@@ -1,0 +1,172 @@
+//! Reports for people: plans, limits, pauses, deployments.
+
+use freeway_dialect::ClientError;
+use freeway_dialect::openai_chat::ChatRequest;
+use freeway_policy::{Admission, Caller, Wish, admit};
+use freeway_quota::PauseScope;
+use freeway_router::{Plan, Verdict};
+use freeway_types::{Metric, Quality, Timestamp};
+use serde_json::{Value, json};
+
+use crate::drive::make_plan;
+use crate::engine::Engine;
+
+/// One limit as it stands.
+pub struct LimitReport {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub metric: Metric,
+    /// Its window, as written.
+    pub window: String,
+    /// Its size, if known; USD in picodollars.
+    pub amount: Option<u64>,
+    /// Used or held.
+    pub used: u64,
+    /// Of that, held for attempts in flight.
+    pub held: u64,
+    /// Left now.
+    pub left: u64,
+    /// When the next unit comes back, if any is used.
+    pub returns: Option<Timestamp>,
+    /// Whether the kind of reset is only assumed.
+    pub reset_unknown: bool,
+}
+
+/// One pause in force.
+pub struct PauseReport {
+    /// What is paused.
+    pub what: String,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub why: String,
+}
+
+/// One deployment, as `/v1/models` shows it.
+pub struct DeploymentReport {
+    /// `account/model`.
+    pub name: String,
+    /// The account's name.
+    pub account: String,
+    /// Its facts.
+    pub facts: Value,
+    /// Why it cannot be used now, if so.
+    pub unusable: Option<String>,
+}
+
+/// The candidates of a plan, as JSON text.
+pub(crate) fn candidates_json(engine: &Engine, plan: &Plan) -> String {
+    Value::Array(candidates(engine, plan)).to_string()
+}
+
+fn candidates(engine: &Engine, plan: &Plan) -> Vec<Value> {
+    let rank = |position: usize| plan.order.iter().position(|ordered| *ordered == position).map(|rank| rank + 1);
+    plan.candidates
+        .iter()
+        .enumerate()
+        .map(|(position, candidate)| {
+            let name = &engine.snapshot.deployment(candidate.deployment).name;
+            match &candidate.verdict {
+                Verdict::Kept { headroom } => {
+                    let percent = (headroom * 1000.0).round() / 10.0;
+                    json!({"target": name, "kept": true, "rank": rank(position), "headroom_percent": percent})
+                }
+                Verdict::Dropped(reason) => {
+                    json!({"target": name, "kept": false, "reason": reason.code(), "why": reason.to_string()})
+                }
+            }
+        })
+        .collect()
+}
+
+impl Engine {
+    /// The plan for a request body, as things stand now. Nothing is sent and nothing is held.
+    ///
+    /// # Errors
+    /// What a client that sent the body would be told.
+    pub fn explain(&self, body: bytes::Bytes, wish: Wish<'_>) -> Result<Value, ClientError> {
+        let chat = ChatRequest::read(body)?;
+        let admission: Admission = admit(&self.snapshot.rules, Caller::Operator, wish)
+            .map_err(|denial| ClientError::new(400, "invalid_value", denial.to_string()))?;
+        let plan = make_plan(self, &chat, &admission)?;
+        let expected = plan.order.first().map(|position| plan.candidates[*position].demand);
+        Ok(json!({
+            "model": chat.model,
+            "tier": self.snapshot.rules.tiers[admission.tier].name,
+            "data": admission.data,
+            "min_quality": admission.min_quality.get(),
+            "features": chat.features.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
+            "expected_input_tokens": expected.map(|demand| demand.input.expected),
+            "expected_output_tokens": expected.map(|demand| demand.output.expected),
+            "candidates": candidates(self, &plan),
+        }))
+    }
+
+    /// Every limit as it stands.
+    pub fn limits(&self) -> Vec<LimitReport> {
+        let now = self.now();
+        let mut state = self.state();
+        let reports = state.book.view(now).map(|view| LimitReport {
+            name: view.spec.name.clone(),
+            metric: view.spec.metric,
+            window: view.spec.window.clone(),
+            amount: view.amount,
+            used: view.used,
+            held: view.held,
+            left: view.left,
+            returns: view.returns,
+            reset_unknown: view.spec.reset_unknown,
+        });
+        reports.collect()
+    }
+
+    /// Every pause in force.
+    pub fn pauses(&self) -> Vec<PauseReport> {
+        let now = self.now();
+        let state = self.state();
+        let reports = state.pauses.iter(now).map(|(scope, until, why)| PauseReport {
+            what: match scope {
+                PauseScope::Key(account, key) => {
+                    format!("key {} of {}", key.get() + 1, self.snapshot.accounts[account.get()].id)
+                }
+                PauseScope::Deployment(deployment) => self.snapshot.deployment(deployment).name.clone(),
+                PauseScope::Account(account) => self.snapshot.accounts[account.get()].id.clone(),
+            },
+            until: until.wall,
+            why: why.to_owned(),
+        });
+        reports.collect()
+    }
+
+    /// Every deployment, in the order of the configuration.
+    pub fn deployments(&self) -> Vec<DeploymentReport> {
+        let reports = self.snapshot.deployments.iter().map(|deployment| {
+            let account = &self.snapshot.accounts[deployment.account.get()];
+            let features = &deployment.features;
+            let price = deployment.prices.map(|prices| {
+                let usd = |price: freeway_types::Price| price.times(1_000_000).as_dollars();
+                json!({"input": usd(prices.input), "output": usd(prices.output)})
+            });
+            let quality: Quality = deployment.quality;
+            DeploymentReport {
+                name: deployment.name.clone(),
+                account: account.id.clone(),
+                facts: json!({
+                    "quality": quality.get(),
+                    "context": deployment.context,
+                    "max_output": deployment.max_output,
+                    "cost": deployment.cost,
+                    "price_usd_per_mtok": price,
+                    "features": features.present.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
+                    "lacks": features.absent.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
+                    "reasoning": deployment.reasoning,
+                    "trains": deployment.data.trains,
+                    "retention_days": deployment.data.retention_days,
+                }),
+                unusable: deployment.off.clone(),
+            }
+        });
+        reports.collect()
+    }
+}

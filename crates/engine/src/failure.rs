@@ -1,0 +1,131 @@
+//! The last word: what a client is told when no target could serve, and when to come back.
+
+use std::time::Duration;
+
+use freeway_dialect::ClientError;
+use freeway_router::{Bar, Plan, Reason, Verdict};
+use freeway_types::{DeploymentIndex, Now};
+
+/// Most targets that are named in a message.
+const MOST_NAMED: usize = 12;
+/// A wait longer than this is not worth repeating the same request for.
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
+
+/// What stood in the way of one target.
+pub(crate) struct Obstacle {
+    pub(crate) deployment: DeploymentIndex,
+    pub(crate) reason: Reason,
+    /// The case and the status of an attempt that failed.
+    pub(crate) last: Option<(String, Option<u16>)>,
+}
+
+impl Obstacle {
+    /// What stood in the way before anything was tried.
+    pub(crate) fn of_plan(plan: &Plan) -> Vec<Self> {
+        plan.candidates
+            .iter()
+            .filter_map(|candidate| match &candidate.verdict {
+                Verdict::Dropped(reason) => {
+                    Some(Self { deployment: candidate.deployment, reason: reason.clone(), last: None })
+                }
+                Verdict::Kept { .. } => None,
+            })
+            .collect()
+    }
+
+    /// Whether it is used-up quota, which comes back at a known time.
+    fn is_quota(&self) -> bool {
+        match (&self.reason, &self.last) {
+            (Reason::Paused { .. }, Some((_, Some(402 | 429)))) => true,
+            (Reason::Paused { why, .. }, None) => ["rate_limit", "quota", "exhausted", "credits", "payment", "limit"]
+                .iter()
+                .any(|word| why.split(':').next().is_some_and(|case| case.contains(word))),
+            (reason, _) => reason.bar() == Bar::Quota,
+        }
+    }
+
+    /// Whether an upstream said that it cannot serve just now.
+    fn is_passing(&self) -> bool {
+        match &self.last {
+            Some((_, Some(status))) => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
+            Some((_, None)) => false,
+            None => self.reason.bar() == Bar::Passing,
+        }
+    }
+}
+
+/// The error for a request that nobody served.
+pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, out_of_time: bool) -> ClientError {
+    let (status, code) = judge(obstacles, out_of_time);
+    let model: String = model.chars().take(128).flat_map(char::escape_debug).collect();
+    let mut message = format!("no target could serve `{model}`");
+    let mut separator = ": ";
+    for (name, obstacle) in obstacles.iter().take(MOST_NAMED) {
+        message.push_str(&format!("{separator}{name}: {}", obstacle.reason));
+        separator = "; ";
+    }
+    if obstacles.len() > MOST_NAMED {
+        message.push_str(&format!("; and {} more", obstacles.len() - MOST_NAMED));
+    }
+    let mut error = ClientError::new(status, code, message);
+    if matches!(status, 429 | 503) {
+        let earliest = obstacles.iter().filter_map(|(_, obstacle)| obstacle.reason.wait(now)).min();
+        error.retry_after = match (status, earliest) {
+            (_, Some(wait)) => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+            (503, None) => Some(1),
+            _ => None,
+        };
+    }
+    error.should_retry = match status {
+        429 | 503 => error.retry_after.is_some_and(|seconds| seconds <= LONGEST_RETRY.as_secs()),
+        504 => true,
+        502 => obstacles.iter().any(|(_, obstacle)| {
+            obstacle.last.as_ref().is_some_and(|(case, _)| !matches!(case.as_str(), "bad_key" | "model_not_found"))
+        }),
+        _ => false,
+    };
+    if let Some((_, obstacle)) = obstacles.first() {
+        error.param = match &obstacle.reason {
+            Reason::Field(field) if status == 400 => Some(field.clone()),
+            _ => None,
+        };
+    }
+    error
+}
+
+fn judge(obstacles: &[(&str, &Obstacle)], out_of_time: bool) -> (u16, &'static str) {
+    let all = |bar: Bar| !obstacles.is_empty() && obstacles.iter().all(|(_, obstacle)| obstacle.reason.bar() == bar);
+    if all(Bar::Policy) {
+        return (403, "no_permitted_target");
+    }
+    // What rules or abilities bar says nothing about when to come back: the others decide.
+    let open: Vec<&Obstacle> = obstacles
+        .iter()
+        .map(|(_, obstacle)| *obstacle)
+        .filter(|obstacle| !matches!(obstacle.reason.bar(), Bar::Policy | Bar::Capability))
+        .collect();
+    if open.is_empty() {
+        let all_off = obstacles.iter().all(|(_, obstacle)| matches!(obstacle.reason, Reason::Off(_)));
+        return if all_off { (404, "model_not_found") } else { (400, "unsupported_parameter") };
+    }
+    if open.iter().all(|obstacle| obstacle.reason.bar() == Bar::Context)
+        || open.iter().any(|obstacle| obstacle.last.as_ref().is_some_and(|(case, _)| case == "context_too_long"))
+    {
+        return (400, "context_length_exceeded");
+    }
+    let reachable: Vec<&&Obstacle> = open.iter().filter(|obstacle| obstacle.reason.bar() != Bar::Context).collect();
+    if reachable.iter().all(|obstacle| obstacle.is_quota()) {
+        return (429, "quota_exhausted");
+    }
+    if reachable.iter().any(|obstacle| obstacle.is_passing()) {
+        return (503, "upstream_unavailable");
+    }
+    match reachable.iter().rev().find_map(|obstacle| obstacle.last.as_ref()) {
+        Some((case, _)) if case == "silence" => (504, "upstream_timeout"),
+        Some((case, _)) if case.starts_with("connection") => (502, "upstream_connection_failed"),
+        Some((case, _)) if case == "bad_key" => (502, "upstream_refused_key"),
+        Some(_) => (502, "upstream_invalid_response"),
+        None if out_of_time => (504, "upstream_timeout"),
+        None => (503, "upstream_unavailable"),
+    }
+}

@@ -1,0 +1,322 @@
+//! Passing a stream on, with a tap that sees how it ends and what it used.
+//!
+//! The client's server polls this body when the client can take more, and it polls
+//! the upstream in turn: nothing is queued between the two. A stream is complete
+//! when its end marker or all its finish reasons have passed; one that breaks off
+//! earlier ends in an error event and without the marker, so that it can never be
+//! taken for a whole one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use freeway_dialect::ClientError;
+use freeway_dialect::openai_chat::{END_MARKER, read_chunk, render_stream_error};
+use freeway_dialect::sse::{self, Decoder, Event};
+use freeway_telemetry::Event as Told;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::drive::Driven;
+use crate::engine::{Answer, Reply};
+use crate::timing::KEEP_ALIVE;
+use crate::trace::{Ending, Trace};
+
+/// How long the rest of an ended stream is read, so that its connection can be used again.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+/// Sent while an answer is held.
+const KEEP_ALIVE_COMMENT: &[u8] = b": waiting for the first content\n\n";
+
+/// A streamed answer.
+pub struct StreamBody(Stage);
+
+enum Stage {
+    /// Nothing to show yet: failover goes on behind comments.
+    Held {
+        driven: Pin<Box<dyn Future<Output = Driven> + Send>>,
+        comment: Pin<Box<Sleep>>,
+    },
+    /// Content flows.
+    Relaying {
+        relay: Box<Relay>,
+        trace: Box<Trace>,
+    },
+    /// One last piece.
+    Last(Bytes),
+    Over,
+}
+
+/// What is to be known about a stream that is relayed.
+pub(crate) struct Terms {
+    /// Leave out the usage event: it was asked for by us.
+    pub(crate) strip_usage: bool,
+    /// Choices that have to finish.
+    pub(crate) choices: u64,
+    /// Choices that have.
+    pub(crate) finished: u64,
+    /// Longest silence.
+    pub(crate) gap: Duration,
+    /// For events.
+    pub(crate) account: String,
+}
+
+/// The upstream's side of a relay.
+pub(crate) struct Relay {
+    incoming: Option<Incoming>,
+    decoder: Decoder,
+    /// Bytes that were held until the commit point.
+    held: Bytes,
+    terms: Terms,
+    silence: Pin<Box<Sleep>>,
+}
+
+/// What came of looking at the upstream once more.
+enum Step {
+    Bytes(Bytes),
+    /// The end, with the last bytes.
+    Complete(Bytes),
+    /// Broken off, with what could still be passed.
+    Broken(Bytes, String),
+}
+
+impl StreamBody {
+    pub(crate) fn relaying(relay: Relay, trace: Trace) -> Self {
+        Self(Stage::Relaying { relay: Box::new(relay), trace: Box::new(trace) })
+    }
+
+    /// A stream that begins before anybody has answered.
+    pub(crate) fn held(driven: Pin<Box<dyn Future<Output = Driven> + Send>>) -> Self {
+        // The hold has passed: the first comment is due at once.
+        Self(Stage::Held { driven, comment: Box::pin(tokio::time::sleep(Duration::ZERO)) })
+    }
+}
+
+impl Body for StreamBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            match &mut self.0 {
+                Stage::Held { driven, comment } => {
+                    if let Poll::Ready(driven) = driven.as_mut().poll(context) {
+                        self.0 = stage_of(driven.into_answer());
+                        continue;
+                    }
+                    ready!(comment.as_mut().poll(context));
+                    comment.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
+                    return data(Bytes::from_static(KEEP_ALIVE_COMMENT));
+                }
+                Stage::Relaying { relay, trace } => {
+                    let step = ready!(relay.poll(context, trace));
+                    match step {
+                        Step::Bytes(bytes) => return data(bytes),
+                        Step::Complete(bytes) => {
+                            trace.answered();
+                            relay.drain();
+                            self.0 = Stage::Last(bytes);
+                        }
+                        Step::Broken(bytes, cause) => {
+                            let error = broken(&trace.engine.scrubber.scrub(&cause));
+                            trace.land(&Ending::Broken {
+                                outcome: "broken_answer",
+                                message: Some(error.message.clone()),
+                            });
+                            trace.failed(&error);
+                            let mut last = BytesMut::from(&bytes[..]);
+                            last.extend_from_slice(&render_stream_error(&error));
+                            self.0 = Stage::Last(last.freeze());
+                        }
+                    }
+                }
+                Stage::Last(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    self.0 = Stage::Over;
+                    if !bytes.is_empty() {
+                        return data(bytes);
+                    }
+                }
+                Stage::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Stage::Over)
+    }
+}
+
+fn data(bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    Poll::Ready(Some(Ok(Frame::data(bytes))))
+}
+
+/// How a held stream goes on once its request has been driven to an end.
+fn stage_of(answer: Answer) -> Stage {
+    match answer.reply {
+        Reply::Stream(body) => body.0,
+        Reply::Failed(error) => Stage::Last(render_stream_error(&error)),
+        // A whole answer cannot stand in a stream; the attempt does not give one for a request that streams.
+        Reply::Whole(_) => Stage::Last(render_stream_error(&broken("the answer is not a stream"))),
+    }
+}
+
+fn broken(cause: &str) -> ClientError {
+    let mut error = ClientError::new(502, "upstream_stream_broken", format!("the answer broke off upstream: {cause}"));
+    error.should_retry = true;
+    error
+}
+
+impl Relay {
+    pub(crate) fn new(incoming: Incoming, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
+        let silence = Box::pin(tokio::time::sleep(terms.gap));
+        Self { incoming: Some(incoming), decoder, held, terms, silence }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, trace: &mut Trace) -> Poll<Step> {
+        let mut passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
+        loop {
+            if let Some(step) = self.pass_events(&mut passed, trace) {
+                return Poll::Ready(step);
+            }
+            if !passed.is_empty() {
+                return Poll::Ready(Step::Bytes(passed.freeze()));
+            }
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(Step::Complete(Bytes::new())) };
+            match Pin::new(incoming).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.decoder.push(&bytes);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let cause = error.to_string();
+                    return Poll::Ready(if self.is_finished() {
+                        self.complete(passed)
+                    } else {
+                        Step::Broken(passed.freeze(), cause)
+                    });
+                }
+                Poll::Ready(None) => return Poll::Ready(self.end(passed, trace)),
+                Poll::Pending => {
+                    ready!(self.silence.as_mut().poll(context));
+                    let cause = format!("silent for {} s", self.terms.gap.as_secs());
+                    return Poll::Ready(if self.is_finished() {
+                        self.complete(passed)
+                    } else {
+                        Step::Broken(passed.freeze(), cause)
+                    });
+                }
+            }
+        }
+    }
+
+    /// Passes on every event that has arrived. Gives a step when the stream ends with one of them.
+    fn pass_events(&mut self, passed: &mut BytesMut, trace: &mut Trace) -> Option<Step> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(event)) => {
+                    if let Some(step) = self.pass(&event, passed, trace) {
+                        return Some(step);
+                    }
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(Step::Broken(std::mem::take(passed).freeze(), error.to_string())),
+            }
+        }
+    }
+
+    fn pass(&mut self, event: &Event, passed: &mut BytesMut, trace: &mut Trace) -> Option<Step> {
+        let Some(data) = &event.data else {
+            // A comment is no sign of life: it passes, and the silence goes on.
+            passed.extend_from_slice(&event.raw);
+            return None;
+        };
+        self.silence.as_mut().reset(tokio::time::Instant::now() + self.terms.gap);
+        if data.starts_with(END_MARKER) {
+            if self.terms.finished == 0 {
+                let cause = "the end marker came without a finish reason".to_owned();
+                return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
+            }
+            passed.extend_from_slice(&event.raw);
+            return Some(Step::Complete(std::mem::take(passed).freeze()));
+        }
+        let Some(chunk) = read_chunk(data) else {
+            let told = Told::MalformedEvent { account: &self.terms.account };
+            trace.engine.telemetry.tell(trace.engine.now().wall, &told);
+            return None;
+        };
+        trace.saw(chunk.usage, chunk.text_bytes);
+        if let Some(error) = chunk.error {
+            return Some(Step::Broken(std::mem::take(passed).freeze(), error.message));
+        }
+        self.terms.finished += u64::from(chunk.finish.is_some());
+        if chunk.finish == Some(freeway_dialect::openai_chat::Finish::Error) {
+            return Some(Step::Broken(
+                std::mem::take(passed).freeze(),
+                "the provider ended it with an error".to_owned(),
+            ));
+        }
+        if !(self.terms.strip_usage && chunk.usage_only) {
+            passed.extend_from_slice(&event.raw);
+        }
+        None
+    }
+
+    /// The upstream has closed the body properly.
+    fn end(&mut self, mut passed: BytesMut, trace: &mut Trace) -> Step {
+        self.incoming = None;
+        // Some providers leave out the last line end.
+        if let Some(event) = self.decoder.rest()
+            && let Some(step) = self.pass(&event, &mut passed, trace)
+        {
+            return match step {
+                Step::Complete(bytes) => Step::Complete(with_line_end(&bytes)),
+                step => step,
+            };
+        }
+        if self.is_finished() {
+            self.complete(passed)
+        } else {
+            Step::Broken(passed.freeze(), "it ended without a finish reason".to_owned())
+        }
+    }
+
+    /// Every choice has its finish reason: only the end marker is missing, and it is added.
+    fn complete(&mut self, mut passed: BytesMut) -> Step {
+        self.incoming = None;
+        passed.extend_from_slice(&sse::encode(END_MARKER));
+        Step::Complete(passed.freeze())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.terms.finished >= self.terms.choices
+    }
+
+    /// Reads what is left of a stream that has ended, so that its connection can serve again.
+    fn drain(&mut self) {
+        let Some(mut incoming) = self.incoming.take() else { return };
+        if incoming.is_end_stream() {
+            return;
+        }
+        tokio::spawn(async move {
+            let rest = std::future::poll_fn(|context| {
+                while let Some(Ok(_)) = ready!(Pin::new(&mut incoming).poll_frame(context)) {}
+                Poll::Ready(())
+            });
+            let _ = tokio::time::timeout(DRAIN_LIMIT, rest).await;
+        });
+    }
+}
+
+fn with_line_end(bytes: &Bytes) -> Bytes {
+    let mut whole = BytesMut::from(&bytes[..]);
+    whole.extend_from_slice(b"\n\n");
+    whole.freeze()
+}
