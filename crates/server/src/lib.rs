@@ -1,1 +1,23 @@
-//! server
+//! The HTTP side: listening, deciding who may ask, and turning requests into work
+//! for the engine.
+//!
+//! `route.rs` lists every route there is with who may call it; `face/` holds one
+//! file for each dialect that clients speak; `operator.rs` is the operator's API.
+//! Nothing here knows a provider.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod body;
+mod face;
+mod intake;
+mod listen;
+mod openapi;
+mod operator;
+mod origin;
+mod respond;
+mod route;
+
+pub use auth::{ClientKey, Keys};
+pub use listen::{Server, Shutdown};
+pub use route::{Access, ROUTES, Route};

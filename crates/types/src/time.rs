@@ -69,6 +69,16 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Reads an instant in RFC 3339, or a date, which stands for its first instant in UTC.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+            let date: jiff::civil::Date = text.parse().ok()?;
+            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+        });
+        instant.map(|instant| Self(instant.as_microsecond()))
+    }
+
     /// RFC 3339 in UTC with whole seconds, as shown to people.
     #[must_use]
     pub fn to_rfc3339(self) -> String {

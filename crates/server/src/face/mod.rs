@@ -1,0 +1,3 @@
+//! One file for each dialect that clients speak.
+
+pub(crate) mod openai;

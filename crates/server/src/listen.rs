@@ -1,0 +1,256 @@
+//! Listening, and one connection's life: every request through the same few gates.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use freeway_dialect::ClientError;
+use freeway_engine::Engine;
+use freeway_policy::Caller;
+use freeway_telemetry::Event;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::Keys;
+use crate::body::Reply;
+use crate::face::openai;
+use crate::intake::read_json;
+use crate::respond::{self, Answer};
+use crate::route::{Access, Found, Route, Target, find};
+use crate::{openapi, operator, origin};
+
+/// A client has so long to send its headers.
+const HEADER_LIMIT: Duration = Duration::from_secs(10);
+const MOST_HEADERS: usize = 100;
+const MOST_HEADER_BYTES: usize = 64 * 1024;
+/// Connections open at the same time.
+const MOST_CONNECTIONS: usize = 10_000;
+/// How long requests in flight may go on once the gateway stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The listening gateway.
+pub struct Server {
+    listener: TcpListener,
+    gate: Arc<Gate>,
+}
+
+/// Tells a server to stop.
+#[derive(Clone)]
+pub struct Shutdown(watch::Sender<bool>);
+
+/// What all connections share.
+struct Gate {
+    engine: Arc<Engine>,
+    keys: Keys,
+    loopback: bool,
+    started: i64,
+    ready: AtomicBool,
+    stop: watch::Sender<bool>,
+}
+
+impl Shutdown {
+    /// Stops taking requests; those in flight may finish.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Server {
+    /// Listens on an address.
+    ///
+    /// # Errors
+    /// When the address cannot be had, or is not this machine's own and no key is set.
+    pub async fn bind(address: SocketAddr, engine: Arc<Engine>, keys: Keys) -> io::Result<Self> {
+        if !address.ip().is_loopback() && !keys.are_set() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "refusing to listen on an address that others can reach without a key: set [server] keys, or listen on 127.0.0.1",
+            ));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let started = engine.now().wall.as_secs();
+        let (stop, _) = watch::channel(false);
+        let gate =
+            Gate { engine, keys, loopback: address.ip().is_loopback(), started, ready: AtomicBool::new(true), stop };
+        Ok(Self { listener, gate: Arc::new(gate) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The way to stop it.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        Shutdown(self.gate.stop.clone())
+    }
+
+    /// Serves until it is told to stop and the requests in flight are over.
+    pub async fn run(self) {
+        let Self { listener, gate } = self;
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut stop = gate.stop.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let Ok((stream, _)) = accepted else {
+                // Out of file descriptors, or the client has gone already.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                let now = gate.engine.now();
+                gate.engine.telemetry().tell(now.wall, &Event::TurnedAway { reason: "connections" });
+                continue;
+            };
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                serve_connection(gate, stream).await;
+                drop(place);
+            });
+        }
+        gate.ready.store(false, Ordering::Relaxed);
+        drop(listener);
+        let all = u32::try_from(MOST_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(DRAIN_LIMIT, places.acquire_many(all)).await;
+    }
+}
+
+async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
+    // Without it, an answer's last piece waits for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let mut stop = gate.stop.subscribe();
+    let service = service_fn(move |request| {
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, Infallible>(serve(&gate, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEADER_BYTES)
+        .half_close(false);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn serve(gate: &Gate, request: Request<Incoming>) -> Response<Reply> {
+    let received = gate.engine.now();
+    let id = gate.engine.new_id(received);
+    let mut answer = match pass_gates(gate, &request) {
+        Ok((route, rest, caller)) => {
+            let rest = rest.to_owned();
+            dispatch(gate, request, route, &rest, caller, id, received).await
+        }
+        Err(answer) => *answer,
+    };
+    respond::name(&mut answer, id);
+    answer
+}
+
+/// Host, origin, route, key: in this order, and nothing of the body is read before.
+fn pass_gates<'a>(
+    gate: &Gate,
+    request: &'a Request<Incoming>,
+) -> Result<(&'static Route, &'a str, Caller), Box<Answer>> {
+    let refuse = |error: ClientError| {
+        let reason = error.code.clone();
+        gate.engine.telemetry().tell(gate.engine.now().wall, &Event::TurnedAway { reason: &reason });
+        Box::new(respond::error(&error))
+    };
+    origin::check(request.uri(), request.headers(), gate.loopback).map_err(refuse)?;
+    let (route, rest) = match find(request.method(), request.uri().path()) {
+        Found::Route(route, rest) => (route, rest),
+        Found::OtherMethod(methods) => return Err(Box::new(respond::other_method(&methods))),
+        Found::Nothing => {
+            let message = "there is nothing here; clients of OpenAI's API use the base URL ending in /v1";
+            return Err(refuse(ClientError::new(404, "not_found", message)));
+        }
+    };
+    if route.access == Access::Open {
+        return Ok((route, rest, Caller::Operator));
+    }
+    let Some(caller) = gate.keys.caller(request.headers()) else {
+        return Err(refuse(ClientError::new(
+            401,
+            "invalid_api_key",
+            "a valid key is needed, as `authorization: Bearer KEY`",
+        )));
+    };
+    if route.access == Access::Operator && caller != Caller::Operator {
+        return Err(refuse(ClientError::new(403, "permission_denied", "this needs the operator's key")));
+    }
+    Ok((route, rest, caller))
+}
+
+async fn dispatch(
+    gate: &Gate,
+    request: Request<Incoming>,
+    route: &Route,
+    rest: &str,
+    caller: Caller,
+    id: freeway_types::RequestId,
+    received: freeway_types::Now,
+) -> Answer {
+    let engine = Arc::clone(&gate.engine);
+    let name = gate.keys.name(caller).to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let document = match route.target {
+        Target::ChatCompletions => {
+            let (head, body) = request.into_parts();
+            return match read_json(&head.headers, body).await {
+                Ok(body) => openai::chat(engine, id, received, &head.headers, body, caller, name).await,
+                Err(error) => closing(respond::error(&error)),
+            };
+        }
+        Target::Explain => {
+            let (head, body) = request.into_parts();
+            match read_json(&head.headers, body).await {
+                Ok(body) => operator::explain(&engine, &head.headers, body),
+                Err(error) => return closing(respond::error(&error)),
+            }
+        }
+        Target::Health => return respond::whole(200, "text/plain", "ok\n"),
+        Target::Ready if gate.ready.load(Ordering::Relaxed) => return respond::whole(200, "text/plain", "ready\n"),
+        Target::Ready => return respond::whole(503, "text/plain", "stopping\n"),
+        Target::Metrics => return respond::whole(200, "text/plain; version=0.0.4", engine.telemetry().render()),
+        Target::Models => Ok(openai::models(&engine, gate.started)),
+        Target::Model => openai::model(&engine, gate.started, rest),
+        Target::Quotas => Ok(operator::quotas(&engine)),
+        Target::Deployments => Ok(operator::deployments(&engine)),
+        Target::Requests => operator::requests(engine, &query, caller, name).await,
+        Target::Request => operator::request(engine, rest, caller, name).await,
+        Target::Usage => operator::usage(engine, &query).await,
+        Target::OpenApi => Ok(openapi::describe()),
+    };
+    match document {
+        Ok(document) => respond::json(&document),
+        Err(error) => respond::error(&error),
+    }
+}
+
+/// An answer to a body that was not read to its end: what follows on the connection cannot be trusted.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    answer
+}
