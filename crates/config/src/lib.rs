@@ -1,1 +1,22 @@
-//! config
+//! Configuration: from a file's text to something the rest of the program can trust.
+//!
+//! Raw text is first held against the very JSON Schema that editors use
+//! (`check.rs`), so that every unknown key and wrong type is found at once, with
+//! its place. What passes is read into plain structs (`raw.rs`), one for each
+//! section, and then resolved against the catalogue (`resolve.rs`). Nothing that
+//! is wrong is guessed at: all of a file is taken, or none.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod diagnostic;
+mod provider;
+mod raw;
+mod reference;
+mod resolve;
+mod schema;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use raw::Raw;
+pub use resolve::{ClientKeySetting, Endpoint, Found, Loaded, Settings, StoreUrl, Surroundings, load};
+pub use schema::{reference_page, schema};

@@ -1,0 +1,178 @@
+//! The sections of a file as they are written.
+
+use std::collections::BTreeMap;
+
+use freeway_catalog::Provider;
+use freeway_types::{CostClass, DataClass, Group, Quality};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Freeway's configuration.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Raw {
+    /// The gateway itself.
+    #[serde(default)]
+    pub server: Server,
+    /// Where the ledger is kept.
+    #[serde(default)]
+    pub store: Store,
+    /// Facts about providers.
+    #[serde(default)]
+    pub catalog: CatalogSection,
+    /// How requests find their targets.
+    #[serde(default)]
+    pub routing: Routing,
+    /// Accounts at providers, by a name of your choice. A provider's id from the catalogue, as the name or as
+    /// `catalog`, brings its facts along; every key of a catalogue file can be given here and goes before it.
+    #[serde(default)]
+    pub providers: BTreeMap<String, ProviderSection>,
+    /// Names for several targets, which clients write in `model`.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, AliasSection>,
+    /// Tiers of requests. `critical`, `standard` and `batch` are there without being named.
+    #[serde(default)]
+    pub tiers: BTreeMap<String, TierSection>,
+    /// Keys for clients, with defaults and ceilings of their own.
+    #[serde(default)]
+    pub client_keys: BTreeMap<String, ClientKeySection>,
+}
+
+/// The gateway itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Server {
+    /// Address and port to listen on; 127.0.0.1:8080 unless it says otherwise.
+    pub listen: Option<String>,
+    /// The operator's keys: `env:NAME`, `file:PATH`, or the key itself. Without any, everything is open on
+    /// this machine, and an address that others can reach is refused.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// Data class of requests that name none; public unless it says otherwise.
+    pub data: Option<DataClass>,
+    /// Whether a field or feature that a target does not take is left out, and named in `x-freeway-dropped`,
+    /// instead of making the target ineligible. False unless it says otherwise.
+    pub drop_unsupported: Option<bool>,
+}
+
+/// Where the ledger is kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Store {
+    /// `sqlite:PATH`, or `sqlite::memory:` for one that is gone with the process. `sqlite:freeway.db` unless it says otherwise.
+    pub url: Option<String>,
+    /// Days after which requests are forgotten; 90 unless it says otherwise.
+    pub retention_days: Option<u32>,
+}
+
+/// Facts about providers.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct CatalogSection {
+    /// A folder of provider files; each replaces the built-in file of the same name.
+    pub dir: Option<String>,
+}
+
+/// How requests find their targets.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Routing {
+    /// What one unit of value is worth in USD. Not supported yet.
+    pub usd_per_value: Option<f64>,
+}
+
+/// An account at a provider.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct ProviderSection {
+    /// The catalogue's id of the provider, where it is not the table's name.
+    pub catalog: Option<String>,
+    /// All keys of this account: `env:NAME`, `file:PATH`, or the key itself. Left out, the provider's usual
+    /// environment variables are looked at.
+    pub keys: Option<Vec<String>>,
+    /// The plan it is on: `free` (the default), `paid`, or another plan of the catalogue file. Money is spent
+    /// only where this says `paid`, or where a request names the model.
+    pub plan: Option<String>,
+    /// Whether its models cost money; overrides what follows from plan and price.
+    pub cost: Option<CostClass>,
+    /// The day on which you turned the provider's training switch off.
+    #[schemars(with = "Option<String>", extend("format" = "date"))]
+    pub opted_out: Option<toml::value::Datetime>,
+    /// False switches the account off.
+    pub enabled: Option<bool>,
+    /// The provider's facts.
+    #[serde(flatten)]
+    pub facts: Provider,
+}
+
+/// A name for several targets.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct AliasSection {
+    /// Targets as `provider/model`. They are equals, and their order only breaks ties, unless `strategy` says otherwise.
+    pub targets: Vec<String>,
+    /// How one of them is chosen: the lowest quality that will do and then the most headroom, unless it says otherwise.
+    pub strategy: Option<StrategyName>,
+    /// The least quality that will do.
+    pub min_quality: Option<Quality>,
+    /// What happens when an answer breaks off. Only `fail` is supported yet.
+    pub rescue: Option<Rescue>,
+    /// The same as in `[server]`, for this alias.
+    pub drop_unsupported: Option<bool>,
+}
+
+/// How one of several targets is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyName {
+    /// In the order of the list.
+    Ordered,
+    /// The least expected cost.
+    Cheapest,
+    /// The most headroom.
+    Headroom,
+    /// The fastest. Not supported yet.
+    Fastest,
+    /// The greatest value minus price. Not supported yet.
+    Price,
+}
+
+/// What happens when an answer breaks off after its first content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rescue {
+    /// The client gets an error in the stream.
+    Fail,
+    /// Another target goes on. Not supported yet.
+    Continue,
+    /// Another target begins anew. Not supported yet.
+    Restart,
+}
+
+/// A tier of requests.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct TierSection {
+    /// Groups of targets, tried in turn.
+    pub order: Option<Vec<Group>>,
+    /// What serving one of its requests is worth against the others.
+    pub value: Option<f64>,
+    /// Seconds that a request may wait for quota. Not supported yet.
+    pub wait: Option<f64>,
+}
+
+/// A client's key.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct ClientKeySection {
+    /// The key: `env:NAME`, `file:PATH`, or the key itself.
+    pub key: String,
+    /// Its tier: the default, and the highest that may be asked for.
+    pub tier: Option<String>,
+    /// Its data class: the default, and the mildest that may be asked for.
+    pub data: Option<DataClass>,
+    /// What it may spend. Not supported yet.
+    pub budget: Option<Budget>,
+}
+
+/// What may be spent.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Budget {
+    /// Money.
+    pub usd: Option<f64>,
+    /// Tokens.
+    pub tokens: Option<u64>,
+    /// Over which time.
+    pub window: Option<String>,
+}

@@ -1,0 +1,551 @@
+//! From sections to the valid form: one snapshot, its endpoints and its limits.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use freeway_catalog::{Catalog, Limit, Model, validate};
+use freeway_policy::{ClientKeyRule, Rules, Tier};
+use freeway_quota::LimitSpec;
+use freeway_router::{Alias, Deployment, Snapshot, Strategy};
+use freeway_types::{
+    AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Quality, Secret, Timestamp,
+};
+use freeway_upstream::{Auth, Origin, Reach};
+use http::{HeaderName, HeaderValue};
+
+use crate::check::{Document, suggestion};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::provider::{self, Resolved, features, prices};
+use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
+use crate::reference::secret;
+
+/// What a configuration is read in.
+pub struct Surroundings<'a> {
+    /// Reads an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The folder that relative paths in the file start from.
+    pub folder: &'a Path,
+    /// The time, for the age of facts.
+    pub now: Timestamp,
+}
+
+/// A configuration that can be used.
+pub struct Loaded {
+    /// The gateway itself.
+    pub settings: Settings,
+    /// Accounts, deployments, aliases, rules.
+    pub snapshot: Snapshot,
+    /// Where each account is, and its keys; in the order of the accounts.
+    pub endpoints: Vec<Endpoint>,
+    /// Every limit, in the order of the deployments' indices.
+    pub limits: Vec<LimitSpec>,
+    /// What was found, for the operator.
+    pub found: Vec<Found>,
+}
+
+/// The gateway itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The operator's keys.
+    pub keys: Vec<Secret>,
+    /// The clients' keys, in the order of the snapshot's rules.
+    pub client_keys: Vec<ClientKeySetting>,
+    /// Where the ledger is kept.
+    pub store: StoreUrl,
+    /// How long requests are remembered.
+    pub retention: Duration,
+}
+
+/// A client's key.
+#[derive(Clone, Debug)]
+pub struct ClientKeySetting {
+    /// Its name.
+    pub name: String,
+    /// The key.
+    pub key: Secret,
+}
+
+/// Where the ledger is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// In a file.
+    File(PathBuf),
+    /// Nowhere: it is gone with the process.
+    Memory,
+}
+
+/// Where an account is, and its keys.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where.
+    pub origin: Origin,
+    /// How the key is sent.
+    pub auth: Auth,
+    /// The keys.
+    pub keys: Vec<Secret>,
+    /// Headers for every request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Which addresses it may have.
+    pub reach: Reach,
+}
+
+/// One provider that was found, or left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The account's name.
+    pub account: String,
+    /// Models that can be called.
+    pub models: usize,
+    /// The plan it is on.
+    pub plan: String,
+    /// Why it is left out, if it is.
+    pub left_out: Option<String>,
+    /// Whether it trains on what it is sent: yes, no or unknown.
+    pub trains: freeway_catalog::Trains,
+}
+
+/// Reads a configuration. Without a text, the environment's keys are all there is.
+///
+/// # Errors
+/// Every mistake of the file, with its place.
+pub fn load(path: &str, text: Option<&str>, surroundings: &Surroundings<'_>) -> Result<Loaded, Diagnostics> {
+    let text = text.map(str::to_owned);
+    let own_text = text.clone().unwrap_or_default();
+    let fail = |mut list: Vec<Diagnostic>| {
+        list.sort_by_key(|diagnostic| diagnostic.span.start);
+        Err(Diagnostics { path: path.to_owned(), text: own_text.clone(), list })
+    };
+    let document = match Document::parse(text.as_deref().unwrap_or_default()) {
+        Ok(document) => document,
+        Err(list) => return fail(list),
+    };
+    let mistakes = document.check();
+    if !mistakes.is_empty() {
+        return fail(mistakes);
+    }
+    let mut raw: Raw = match toml::from_str(text.as_deref().unwrap_or_default()) {
+        Ok(raw) => raw,
+        Err(error) => {
+            return fail(vec![Diagnostic::new(error.span().unwrap_or(0..0), error.message().to_owned())]);
+        }
+    };
+    let mut resolver = Resolver { document: &document, surroundings, mistakes: Vec::new() };
+    let catalog = resolver.catalog(&raw);
+    if text.is_none() {
+        raw.providers = from_environment(&catalog, surroundings);
+    }
+    let loaded = resolver.load(&raw, &catalog);
+    match loaded {
+        Some(loaded) if resolver.mistakes.is_empty() => Ok(loaded),
+        _ => fail(resolver.mistakes),
+    }
+}
+
+/// An account for every provider whose key stands in the environment under its usual name.
+fn from_environment(catalog: &Catalog, surroundings: &Surroundings<'_>) -> BTreeMap<String, ProviderSection> {
+    let has_key = |name: &String| (surroundings.variable)(name).is_some_and(|key| !key.trim().is_empty());
+    catalog
+        .iter()
+        .filter(|(_, provider)| provider.env.iter().any(has_key))
+        .map(|(id, _)| (id.to_owned(), ProviderSection::default()))
+        .collect()
+}
+
+struct Resolver<'a> {
+    document: &'a Document<'a>,
+    surroundings: &'a Surroundings<'a>,
+    mistakes: Vec<Diagnostic>,
+}
+
+/// Deployments and limits while they are put together.
+#[derive(Default)]
+struct Parts {
+    deployments: Vec<Deployment>,
+    limits: Vec<LimitSpec>,
+    limit_names: BTreeMap<String, LimitIndex>,
+    other_ids: Vec<(DeploymentIndex, String)>,
+}
+
+impl Resolver<'_> {
+    fn wrong(&mut self, path: &[&str], message: impl Into<String>, help: Option<String>) {
+        let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
+        let span = self.document.span(&path);
+        self.mistakes.push(Diagnostic { span, message: message.into(), help });
+    }
+
+    fn not_yet(&mut self, path: &[&str], what: &str) {
+        let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
+        let span = self.document.key_span(&path);
+        let diagnostic = Diagnostic::new(span, format!("{what} is not supported yet"));
+        self.mistakes.push(diagnostic.help("leave it out: it would have no effect"));
+    }
+
+    fn catalog(&mut self, raw: &Raw) -> Catalog {
+        let mut catalog = match Catalog::embedded() {
+            Ok(catalog) => catalog,
+            Err(problem) => {
+                self.wrong(&[], problem.to_string(), None);
+                Catalog::default()
+            }
+        };
+        if let Some(dir) = &raw.catalog.dir
+            && let Err(problem) = catalog.overlay(&self.surroundings.folder.join(dir))
+        {
+            self.wrong(&["catalog", "dir"], problem.to_string(), None);
+        }
+        catalog
+    }
+
+    fn load(&mut self, raw: &Raw, catalog: &Catalog) -> Option<Loaded> {
+        self.unsupported(raw);
+        let settings = self.settings(raw);
+        let rules = self.rules(raw);
+        let mut accounts: Vec<Resolved> = Vec::new();
+        for (id, section) in &raw.providers {
+            if let Some(account) = self.account(id, section, catalog) {
+                accounts.push(account);
+            }
+        }
+        let mut parts = Parts::default();
+        for (position, account) in accounts.iter().enumerate() {
+            for model in &account.facts.models {
+                self.deployment(AccountIndex::new(position), account, model, &mut parts);
+            }
+        }
+        let mut aliases = BTreeMap::new();
+        for (name, section) in &raw.aliases {
+            aliases.insert(name.clone(), self.alias(name, section, raw, &accounts, &mut parts));
+        }
+        let settings = settings?;
+        let found = found(&accounts, &parts, self.surroundings.now);
+        let snapshot = Snapshot::new(
+            accounts.iter().map(|account| account.account.clone()).collect(),
+            parts.deployments,
+            aliases,
+            rules,
+            raw.server.drop_unsupported.unwrap_or(false),
+            &parts.other_ids,
+        );
+        let endpoints = accounts.into_iter().map(|account| account.endpoint).collect();
+        Some(Loaded { settings, snapshot, endpoints, limits: parts.limits, found })
+    }
+
+    /// Keys that are known and have no effect yet.
+    fn unsupported(&mut self, raw: &Raw) {
+        if raw.routing.usd_per_value.is_some() {
+            self.not_yet(&["routing", "usd_per_value"], "weighing money against value");
+        }
+        for (name, tier) in &raw.tiers {
+            if tier.wait.is_some() {
+                self.not_yet(&["tiers", name, "wait"], "waiting for quota");
+            }
+        }
+        for (name, key) in &raw.client_keys {
+            if key.budget.is_some() {
+                self.not_yet(&["client_keys", name, "budget"], "a budget");
+            }
+        }
+        for (name, alias) in &raw.aliases {
+            if matches!(alias.rescue, Some(Rescue::Continue | Rescue::Restart)) {
+                self.not_yet(&["aliases", name, "rescue"], "any rescue but \"fail\"");
+            }
+            if matches!(alias.strategy, Some(StrategyName::Fastest | StrategyName::Price)) {
+                self.not_yet(&["aliases", name, "strategy"], "this strategy");
+            }
+        }
+    }
+
+    fn settings(&mut self, raw: &Raw) -> Option<Settings> {
+        let listen = raw.server.listen.as_deref().unwrap_or("127.0.0.1:8080");
+        let address: Option<SocketAddr> = listen.replace("localhost", "127.0.0.1").parse().ok();
+        if address.is_none() {
+            let help = "write an address and a port, such as 127.0.0.1:8080 or [::1]:8080";
+            self.wrong(
+                &["server", "listen"],
+                format!("`{listen}` is not an address to listen on"),
+                Some(help.to_owned()),
+            );
+        }
+        let mut keys = Vec::new();
+        for (position, reference) in raw.server.keys.iter().enumerate() {
+            match secret(reference, self.surroundings) {
+                Ok(key) => keys.push(key),
+                Err(missing) => self.wrong(&["server", "keys", &position.to_string()], missing.message(), None),
+            }
+        }
+        let mut client_keys = Vec::new();
+        for (name, section) in &raw.client_keys {
+            match secret(&section.key, self.surroundings) {
+                Ok(key) => client_keys.push(ClientKeySetting { name: name.clone(), key }),
+                Err(missing) => self.wrong(&["client_keys", name, "key"], missing.message(), None),
+            }
+        }
+        if !client_keys.is_empty() && keys.is_empty() && raw.server.keys.is_empty() {
+            let help = "without one, nobody could use the operator's API".to_owned();
+            self.wrong(&["client_keys"], "client keys need an operator's key in `[server] keys`", Some(help));
+        }
+        if let Some(listen) = address
+            && !listen.ip().is_loopback()
+            && raw.server.keys.is_empty()
+        {
+            let help = "set `keys` in [server], or listen on 127.0.0.1".to_owned();
+            self.wrong(&["server", "listen"], "others can reach this address, and no key is set", Some(help));
+        }
+        let store = self.store(raw.store.url.as_deref().unwrap_or("sqlite:freeway.db"));
+        let days = raw.store.retention_days.unwrap_or(90);
+        let retention = Duration::from_secs(u64::from(days) * 86_400);
+        Some(Settings { listen: address?, keys, client_keys, store: store?, retention })
+    }
+
+    fn store(&mut self, url: &str) -> Option<StoreUrl> {
+        match url.split_once(':') {
+            Some(("sqlite", ":memory:")) => Some(StoreUrl::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Some(StoreUrl::File(self.surroundings.folder.join(path))),
+            Some(("postgres" | "postgresql", _)) => {
+                self.not_yet(&["store", "url"], "PostgreSQL");
+                None
+            }
+            _ => {
+                let help = "write sqlite:PATH or sqlite::memory:".to_owned();
+                self.wrong(&["store", "url"], format!("`{url}` is not a place for the ledger"), Some(help));
+                None
+            }
+        }
+    }
+
+    fn rules(&mut self, raw: &Raw) -> Rules {
+        let tier = |name: &str, order: &[Group], value: f64, wait: u64| Tier {
+            name: name.to_owned(),
+            order: order.to_vec(),
+            value,
+            wait: Duration::from_secs(wait),
+        };
+        let mut tiers = vec![
+            tier("critical", &[Group::Paid, Group::Free], 10.0, 0),
+            tier("standard", &[Group::Free, Group::Paid], 3.0, 0),
+            tier("batch", &[Group::Free], 1.0, 30),
+        ];
+        for (name, section) in &raw.tiers {
+            if section.order.as_ref().is_some_and(Vec::is_empty) {
+                self.wrong(&["tiers", name, "order"], "a tier without groups could use nothing", None);
+            }
+            if section.value.is_some_and(|value| !(0.0..=1e9).contains(&value)) {
+                self.wrong(&["tiers", name, "value"], "a value is a number from 0 to 1,000,000,000", None);
+            }
+            let position = tiers.iter().position(|tier| tier.name == *name).unwrap_or_else(|| {
+                tiers.push(tier(name, &[Group::Free, Group::Paid], 3.0, 0));
+                tiers.len() - 1
+            });
+            if let Some(order) = &section.order {
+                tiers[position].order.clone_from(order);
+            }
+            tiers[position].value = section.value.unwrap_or(tiers[position].value);
+        }
+        tiers.sort_by(|one, other| other.value.total_cmp(&one.value).then_with(|| one.name.cmp(&other.name)));
+        let names: Vec<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();
+        let mut client_keys = Vec::new();
+        for (name, section) in &raw.client_keys {
+            if let Some(tier) = &section.tier
+                && !names.contains(&tier.as_str())
+            {
+                self.wrong(
+                    &["client_keys", name, "tier"],
+                    format!("there is no tier `{tier}`"),
+                    Some(suggestion(tier, &names)),
+                );
+            }
+            client_keys.push(ClientKeyRule { name: name.clone(), tier: section.tier.clone(), data: section.data });
+        }
+        Rules { data: raw.server.data.unwrap_or(DataClass::Public), client_keys, tiers }
+    }
+
+    fn account(&mut self, id: &str, section: &ProviderSection, catalog: &Catalog) -> Option<Resolved> {
+        if id.is_empty() || id.contains('/') {
+            self.wrong(
+                &["providers", id],
+                format!("`{id}` cannot name a provider: `/` stands between provider and model"),
+                None,
+            );
+        }
+        for problem in validate(&section.facts) {
+            let path: Vec<&str> =
+                ["providers", id].into_iter().chain(problem.path.iter().map(String::as_str)).collect();
+            self.wrong(&path, problem.message, None);
+        }
+        let mut mistakes = Vec::new();
+        let account = provider::resolve(id, section, catalog, self.surroundings, &mut mistakes);
+        for (path, diagnostic) in mistakes {
+            let path: Vec<String> = ["providers", id].into_iter().map(str::to_owned).chain(path).collect();
+            let span = if path.len() == 2 { self.document.key_span(&path) } else { self.document.span(&path) };
+            self.mistakes.push(Diagnostic { span, ..diagnostic });
+        }
+        account
+    }
+
+    fn deployment(
+        &mut self,
+        index: AccountIndex,
+        account: &Resolved,
+        model: &Model,
+        parts: &mut Parts,
+    ) -> DeploymentIndex {
+        let now = self.surroundings.now;
+        let id = &account.account.id;
+        let mut limits = Vec::new();
+        for (owner, limit) in account.limits_of(model) {
+            if let Some(limit) = self.limit(id, &owner, limit, parts)
+                && !limits.contains(&limit)
+            {
+                limits.push(limit);
+            }
+        }
+        let cost = account.cost_of(model);
+        let on_free_plan = account.account.plan == "free";
+        let context = if on_free_plan { model.free_context.or(model.context) } else { model.context };
+        let deployment = Deployment {
+            account: index,
+            name: format!("{id}/{}", model.id),
+            model: model.id.clone(),
+            modality: model.modality,
+            off: account.off.clone().or_else(|| model.off.clone()),
+            quality: model.quality.unwrap_or(Quality::LOWEST),
+            context,
+            max_output: model.max_output,
+            features: features(model),
+            unsupported: model.unsupported.clone(),
+            reasoning: model.reasoning.unwrap_or(false),
+            prices: if cost == CostClass::Free {
+                Some(freeway_router::Prices::default())
+            } else {
+                model.price.and_then(prices)
+            },
+            units: model.units_per_mtok.and_then(prices),
+            cost,
+            data: account.data(now),
+            limits,
+        };
+        parts.deployments.push(deployment);
+        let index = DeploymentIndex::new(parts.deployments.len() - 1);
+        parts.other_ids.extend(model.aliases.iter().map(|alias| (index, alias.clone())));
+        index
+    }
+
+    /// The index of a limit: rows that count for the same thing share one.
+    fn limit(&mut self, account: &str, owner: &str, limit: &Limit, parts: &mut Parts) -> Option<LimitIndex> {
+        let spec = match LimitSpec::read(owner, limit) {
+            Ok(spec) => spec,
+            Err(error) => {
+                self.wrong(&["providers", account], error.to_string(), None);
+                return None;
+            }
+        };
+        if let Some(index) = parts.limit_names.get(&spec.name) {
+            let standing = &parts.limits[index.get()];
+            if standing.amount != spec.amount {
+                let message = format!("rows of the limit \"{}\" do not agree on its amount", spec.name);
+                self.wrong(
+                    &["providers", account],
+                    message,
+                    Some("one pool has one amount for each metric and window".to_owned()),
+                );
+            }
+            return Some(*index);
+        }
+        let index = LimitIndex::new(parts.limits.len());
+        parts.limit_names.insert(spec.name.clone(), index);
+        parts.limits.push(spec);
+        Some(index)
+    }
+
+    fn alias(
+        &mut self,
+        name: &str,
+        section: &AliasSection,
+        raw: &Raw,
+        accounts: &[Resolved],
+        parts: &mut Parts,
+    ) -> Alias {
+        if name == "auto" {
+            self.wrong(
+                &["aliases", name],
+                "`auto` stands for any model already",
+                Some("choose another name".to_owned()),
+            );
+        }
+        if section.targets.is_empty() {
+            self.wrong(&["aliases", name, "targets"], format!("the alias `{name}` has no targets"), None);
+        }
+        let mut targets = Vec::new();
+        for (position, target) in section.targets.iter().enumerate() {
+            let place = position.to_string();
+            let path = ["aliases", name, "targets", place.as_str()];
+            let Some((provider, model)) = target.split_once('/') else {
+                let names: Vec<&str> = parts.deployments.iter().map(|deployment| deployment.name.as_str()).collect();
+                self.wrong(
+                    &path,
+                    format!("`{target}` is not a target: write provider/model"),
+                    Some(suggestion(target, &names)),
+                );
+                continue;
+            };
+            let Some(account) = accounts.iter().position(|account| account.account.id == provider) else {
+                if !raw.providers.contains_key(provider) {
+                    let names: Vec<&str> = raw.providers.keys().map(String::as_str).collect();
+                    self.wrong(&path, format!("there is no provider `{provider}`"), Some(suggestion(provider, &names)));
+                }
+                continue;
+            };
+            let known =
+                parts.deployments.iter().position(|deployment| deployment.name == *target).map(DeploymentIndex::new);
+            let by_other_id = || {
+                let found = parts.other_ids.iter().find(|(index, id)| {
+                    id == model && parts.deployments[index.get()].account == AccountIndex::new(account)
+                });
+                found.map(|(index, _)| *index)
+            };
+            let index = known.or_else(by_other_id).unwrap_or_else(|| {
+                // Lists of models are never complete: a name that is not in them is the user's word.
+                let model = Model { id: model.to_owned(), ..Model::default() };
+                self.deployment(AccountIndex::new(account), &accounts[account], &model, parts)
+            });
+            if !targets.contains(&index) {
+                targets.push(index);
+            }
+        }
+        Alias {
+            targets,
+            strategy: match section.strategy {
+                Some(StrategyName::Ordered) => Strategy::Ordered,
+                Some(StrategyName::Cheapest) => Strategy::Cheapest,
+                Some(StrategyName::Headroom) => Strategy::Headroom,
+                Some(StrategyName::Fastest | StrategyName::Price) | None => Strategy::default(),
+            },
+            min_quality: section.min_quality.unwrap_or(Quality::LOWEST),
+            drop_unsupported: section.drop_unsupported,
+        }
+    }
+}
+
+fn found(accounts: &[Resolved], parts: &Parts, now: Timestamp) -> Vec<Found> {
+    accounts
+        .iter()
+        .enumerate()
+        .map(|(position, account)| {
+            let here = parts.deployments.iter().filter(|deployment| deployment.account == AccountIndex::new(position));
+            let models = here.filter(|deployment| deployment.off.is_none()).count();
+            let nothing = (models == 0)
+                .then(|| "no models are listed for it: name some in `models`, or as targets of an alias".to_owned());
+            Found {
+                account: account.account.id.clone(),
+                models,
+                plan: account.account.plan.clone(),
+                left_out: account.off.clone().or(nothing),
+                trains: account.data(now).trains,
+            }
+        })
+        .collect()
+}
