@@ -1,0 +1,59 @@
+//! `freeway quotas`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+
+use crate::client::{self, ask};
+use crate::table::{number, render, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The configuration of the running gateway.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    let loaded = client::configuration(arguments.config.as_deref())?;
+    let answer = ask(&loaded, Method::GET, "/freeway/v1/quotas", &[], None).map_err(client::Unanswered::message)?;
+    if arguments.json {
+        println!("{answer:#}");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = answer["limits"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|limit| {
+            let reset = if limit["reset_assumed"] == true {
+                format!("{} (assumed)", text(&limit["returns"]))
+            } else {
+                text(&limit["returns"])
+            };
+            vec![
+                text(&limit["limit"]),
+                number(&limit["amount"]),
+                number(&limit["used"]),
+                number(&limit["held"]),
+                number(&limit["left"]),
+                reset,
+            ]
+        })
+        .collect();
+    print!("{}", render(&["limit", "amount", "used", "in flight", "left", "next back"], &rows));
+    let rows: Vec<Vec<String>> = answer["pauses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|pause| vec![text(&pause["what"]), text(&pause["until"]), text(&pause["why"])])
+        .collect();
+    if !rows.is_empty() {
+        print!("\n{}", render(&["paused", "until", "why"], &rows));
+    }
+    Ok(())
+}

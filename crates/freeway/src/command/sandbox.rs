@@ -1,0 +1,153 @@
+//! `freeway sandbox`: simulated providers with the catalogue's limits, and a gateway on them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use freeway_catalog::Catalog;
+use freeway_sim::{Sim, SimConfig};
+use freeway_telemetry::Level;
+use http::Request;
+use http::header::{CONTENT_TYPE, HOST};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::boot::{Gateway, runtime};
+use crate::command::serve::introduction;
+use crate::{client, environment};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Address and port for the gateway.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Providers to play, by their ids in the catalogue.
+    #[arg(long, value_delimiter = ',', default_value = "groq,gemini,openrouter,mistral")]
+    providers: Vec<String>,
+    /// Milliseconds until a simulated provider's first byte.
+    #[arg(long, default_value_t = 60)]
+    first_byte_ms: u64,
+    /// Milliseconds between the pieces of a streamed answer.
+    #[arg(long, default_value_t = 15)]
+    pace_ms: u64,
+    /// Seed of what is random in the simulated providers.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stop by itself after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Print one line of JSON with the addresses instead of the introduction.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    runtime()?.block_on(async {
+        let served = serve(arguments);
+        match arguments.seconds {
+            None => served.await,
+            Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), served).await.unwrap_or(Ok(())),
+        }
+    })
+}
+
+async fn serve(arguments: &Arguments) -> Result<(), String> {
+    let catalog = Catalog::embedded().map_err(|error| error.to_string())?;
+    let mut sims = Vec::new();
+    for id in &arguments.providers {
+        let provider = catalog.get(id).cloned().ok_or_else(|| {
+            let known: Vec<&str> = catalog.iter().map(|(id, _)| id).collect();
+            format!("the catalogue knows no provider `{id}`; there are {}", known.join(", "))
+        })?;
+        let mut config = SimConfig::new(id.clone(), provider);
+        config.keys = vec![key(id)];
+        config.seed = arguments.seed;
+        config.first_byte = Duration::from_millis(arguments.first_byte_ms);
+        config.pace = Duration::from_millis(arguments.pace_ms);
+        sims.push((id.clone(), Sim::start(config).await.map_err(|error| error.to_string())?));
+    }
+    let text = configuration(arguments.listen, &sims);
+    let loaded = environment::read("the sandbox's configuration", Some(&text), Path::new("."), client::now())?;
+    let introduction = introduction(&loaded, true);
+    let gateway = Gateway::start(loaded, Level::Warn).await?;
+    let address = gateway.server.address().map_err(|error| error.to_string())?;
+
+    if arguments.json {
+        let upstreams: Value = sims.iter().map(|(id, sim)| (id.clone(), json!(sim.address().to_string()))).collect();
+        println!("{}", json!({"base_url": format!("http://{address}/v1"), "upstreams": upstreams}));
+        return gateway.run().await;
+    }
+    print!("{introduction}");
+    let running = tokio::spawn(gateway.run());
+    let answer = ask_once(address).await?;
+    println!("\nA gateway on simulated providers listens on http://{address}/v1. First answer:\n\n  {answer}\n");
+    println!("Ask it yourself:\n");
+    println!("  curl http://{address}/v1/chat/completions -H 'content-type: application/json' \\");
+    println!("    -d '{{\"model\": \"smart\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'\n");
+    println!("  from openai import OpenAI");
+    println!("  client = OpenAI(base_url=\"http://{address}/v1\", api_key=\"sk-test-sandbox\")");
+    println!(
+        "  print(client.chat.completions.create(model=\"auto\", messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}]))\n"
+    );
+    println!("Every answer names who served it (x-freeway-provider) and itself (x-freeway-request-id):\n");
+    println!("  curl http://{address}/freeway/v1/requests/REQUEST_ID      what was tried, and why");
+    println!("  curl http://{address}/freeway/v1/quotas                   what is left of every limit\n");
+    println!("Stop with Ctrl-C. Nothing is kept.");
+    running.await.map_err(|error| error.to_string())?
+}
+
+/// A key that looks as fake as it is.
+fn key(provider: &str) -> String {
+    format!("sk-test-{provider}")
+}
+
+/// A configuration of the ordinary kind, with the simulated addresses in the place of the real ones.
+fn configuration(listen: SocketAddr, sims: &[(String, Sim)]) -> String {
+    let mut text = format!("[server]\nlisten = \"{listen}\"\n\n[store]\nurl = \"sqlite::memory:\"\n");
+    for (id, sim) in sims {
+        text.push_str(&format!("\n[providers.{id}]\nkeys = [\"{}\"]\nbase_url = \"{}\"\n", key(id), sim.base_url()));
+    }
+    let favourites = [
+        ("groq", "openai/gpt-oss-120b"),
+        ("gemini", "gemini-3.1-flash-lite"),
+        ("mistral", "mistral-small-2603"),
+        ("openrouter", "openai/gpt-oss-20b:free"),
+    ];
+    let targets: Vec<String> = favourites
+        .iter()
+        .filter(|(id, _)| sims.iter().any(|(played, _)| played == id))
+        .map(|(id, model)| format!("\"{id}/{model}\""))
+        .collect();
+    if !targets.is_empty() {
+        text.push_str(&format!("\n[aliases.smart]\ntargets = [{}]\n", targets.join(", ")));
+    }
+    text
+}
+
+/// One request through the gateway, to show that it works.
+async fn ask_once(address: SocketAddr) -> Result<String, String> {
+    let failed = |error: &dyn ToString| format!("the first request failed: {}", error.to_string());
+    let stream = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    tokio::spawn(connection);
+    let body = json!({"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}).to_string();
+    let request = Request::post("/v1/chat/completions")
+        .header(HOST, address.to_string())
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| failed(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    let provider =
+        answer.headers().get("x-freeway-provider").and_then(|name| name.to_str().ok()).unwrap_or("?").to_owned();
+    let body = answer.into_body().collect().await.map_err(|error| failed(&error))?.to_bytes();
+    let value: Value = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
+    match value["choices"][0]["message"]["content"].as_str() {
+        Some(text) => Ok(format!("{text}   (served by {provider})")),
+        None => Err(failed(&value)),
+    }
+}

@@ -1,0 +1,38 @@
+//! The one place where the program's environment and files are looked at.
+
+use std::path::{Path, PathBuf};
+
+use freeway_config::{Loaded, Surroundings, load};
+use freeway_types::Timestamp;
+
+/// The file that is used when it is there and no other is named.
+const DEFAULT_FILE: &str = "freeway.toml";
+
+/// Reads an environment variable.
+#[expect(clippy::disallowed_methods, reason = "this is the one place where the environment is read")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The configuration file that a command is to use: the one named, else `freeway.toml` if it is there.
+pub(crate) fn file(named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()))
+}
+
+/// Reads the configuration: the file's, or what follows from the environment where there is none.
+pub(crate) fn configuration(named: Option<&Path>, now: Timestamp) -> Result<Loaded, String> {
+    match file(named) {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            read(&path.display().to_string(), Some(&text), folder, now)
+        }
+        None => read("the environment", None, Path::new("."), now),
+    }
+}
+
+/// Reads a configuration from a text.
+pub(crate) fn read(name: &str, text: Option<&str>, folder: &Path, now: Timestamp) -> Result<Loaded, String> {
+    let surroundings = Surroundings { variable: &variable, folder, now };
+    load(name, text, &surroundings).map_err(|diagnostics| diagnostics.to_string())
+}
