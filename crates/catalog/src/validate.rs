@@ -61,7 +61,7 @@ struct Check {
 }
 
 impl Check {
-    fn at(&mut self, step: impl ToString, run: impl FnOnce(&mut Self)) {
+    fn at(&mut self, step: impl fmt::Display, run: impl FnOnce(&mut Self)) {
         self.path.push(step.to_string());
         run(self);
         self.path.pop();
@@ -91,13 +91,20 @@ impl Check {
                     }
                     if model.id.is_empty() || model.id.chars().any(char::is_control) {
                         check.at("id", |check| {
-                            check.problem("a model id is neither empty nor holds control characters")
+                            check.problem("a model id is neither empty nor holds control characters");
                         });
                     }
-                    for (name, price) in [("price", &model.price), ("units_per_mtok", &model.units_per_mtok)] {
-                        if let Some(price) = price {
-                            check.at(name, |check| check.price(price));
-                        }
+                    if let Some(price) = &model.price {
+                        check.at("price", |check| check.price(price));
+                    }
+                    if let Some(units) = &model.units_per_mtok
+                        && [Some(units.input), units.cached_input, Some(units.output)]
+                            .into_iter()
+                            .flatten()
+                            .any(|units| Price::from_units_per_mtok(units).is_none())
+                    {
+                        check
+                            .at("units_per_mtok", |check| check.problem("units per million tokens are from 0 to 10^9"));
                     }
                     check.at("limits", |check| {
                         for (position, limit) in model.limits.iter().flatten().enumerate() {
@@ -150,9 +157,9 @@ impl Check {
         let reset = limit.reset.unwrap_or_default();
         if let Some(amount) = limit.amount {
             let whole = limit.metric == Metric::Usd || amount.fract() == 0.0;
-            if !amount.is_finite() || amount < 0.0 || amount > 1e15 || !whole {
+            if !amount.is_finite() || !(0.0..=1e15).contains(&amount) || !whole {
                 self.at("amount", |check| {
-                    check.problem("an amount is a whole number of units (USD may have a fraction), 0 or more")
+                    check.problem("an amount is a whole number of units (USD may have a fraction), 0 or more");
                 });
             }
         }
@@ -160,7 +167,8 @@ impl Check {
             for (name, given) in [("window", limit.window.is_some()), ("reset", limit.reset.is_some())] {
                 if given {
                     self.at(name, |check| {
-                        check.problem(format!("concurrency has no {name}: a request gives its place back when it ends"))
+                        check
+                            .problem(format!("concurrency has no {name}: a request gives its place back when it ends"));
                     });
                 }
             }
@@ -173,7 +181,7 @@ impl Check {
                 });
             } else if reset == Reset::Calendar && window.ends_with('d') {
                 self.at("window", |check| {
-                    check.problem("a calendar window is a day, week or month, or is shorter than a day")
+                    check.problem("a calendar window is a day, week or month, or is shorter than a day");
                 });
             }
         } else if reset != Reset::Never {
@@ -184,7 +192,7 @@ impl Check {
                 self.at("zone", |check| check.problem("a zone goes with `reset = \"calendar\"`"));
             } else if jiff::tz::TimeZone::get(zone).is_err() {
                 self.at("zone", |check| {
-                    check.problem(format!("`{zone}` is not a time zone; write it like America/Los_Angeles or UTC"))
+                    check.problem(format!("`{zone}` is not a time zone; write it like America/Los_Angeles or UTC"));
                 });
             }
         }

@@ -208,6 +208,16 @@ pub(crate) fn prices(price: ModelPrice) -> Option<Prices> {
     })
 }
 
+/// The provider's own units per token.
+pub(crate) fn units(units: ModelPrice) -> Option<Prices> {
+    let input = Price::from_units_per_mtok(units.input)?;
+    Some(Prices {
+        input,
+        cached_input: units.cached_input.and_then(Price::from_units_per_mtok).unwrap_or(input),
+        output: Price::from_units_per_mtok(units.output)?,
+    })
+}
+
 /// The user's table goes before the catalogue's file, key by key; models by their ids.
 fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
     let Some(known) = known else { return own.clone() };

@@ -21,6 +21,17 @@ impl Missing {
     }
 }
 
+impl Missing {
+    /// What to do about it.
+    pub(crate) fn help(&self) -> String {
+        match self {
+            Self::Environment(name) => format!("export {name}=… before the start, or refer to another place"),
+            Self::File(..) => "a path starts from the configuration's own folder".to_owned(),
+            Self::Empty => "write env:NAME, file:PATH, or the key itself".to_owned(),
+        }
+    }
+}
+
 /// Follows a reference.
 pub(crate) fn secret(text: &str, surroundings: &Surroundings<'_>) -> Result<Secret, Missing> {
     let found = if let Some(name) = text.strip_prefix("env:") {

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::check::{Document, suggestion};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::provider::{self, Resolved, features, prices};
+use crate::provider::{self, Resolved, features, prices, units};
 use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
 use crate::reference::secret;
 
@@ -274,14 +274,16 @@ impl Resolver<'_> {
         for (position, reference) in raw.server.keys.iter().enumerate() {
             match secret(reference, self.surroundings) {
                 Ok(key) => keys.push(key),
-                Err(missing) => self.wrong(&["server", "keys", &position.to_string()], missing.message(), None),
+                Err(missing) => {
+                    self.wrong(&["server", "keys", &position.to_string()], missing.message(), Some(missing.help()));
+                }
             }
         }
         let mut client_keys = Vec::new();
         for (name, section) in &raw.client_keys {
             match secret(&section.key, self.surroundings) {
                 Ok(key) => client_keys.push(ClientKeySetting { name: name.clone(), key }),
-                Err(missing) => self.wrong(&["client_keys", name, "key"], missing.message(), None),
+                Err(missing) => self.wrong(&["client_keys", name, "key"], missing.message(), Some(missing.help())),
             }
         }
         if !client_keys.is_empty() && keys.is_empty() && raw.server.keys.is_empty() {
@@ -306,7 +308,8 @@ impl Resolver<'_> {
             Some(("sqlite", ":memory:")) => Some(StoreUrl::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Some(StoreUrl::File(self.surroundings.folder.join(path))),
             Some(("postgres" | "postgresql", _)) => {
-                self.not_yet(&["store", "url"], "PostgreSQL");
+                let help = "there is sqlite:PATH".to_owned();
+                self.wrong(&["store", "url"], "PostgreSQL is not supported yet", Some(help));
                 None
             }
             _ => {
@@ -371,7 +374,9 @@ impl Resolver<'_> {
                 None,
             );
         }
-        for problem in validate(&section.facts) {
+        let problems = validate(&section.facts);
+        let invalid = !problems.is_empty();
+        for problem in problems {
             let path: Vec<&str> =
                 ["providers", id].into_iter().chain(problem.path.iter().map(String::as_str)).collect();
             self.wrong(&path, problem.message, None);
@@ -383,7 +388,7 @@ impl Resolver<'_> {
             let span = if path.len() == 2 { self.document.key_span(&path) } else { self.document.span(&path) };
             self.mistakes.push(Diagnostic { span, ..diagnostic });
         }
-        account
+        account.filter(|_| !invalid)
     }
 
     fn deployment(
@@ -423,7 +428,7 @@ impl Resolver<'_> {
             } else {
                 model.price.and_then(prices)
             },
-            units: model.units_per_mtok.and_then(prices),
+            units: model.units_per_mtok.and_then(units),
             cost,
             data: account.data(now),
             limits,

@@ -36,9 +36,9 @@ pub(crate) struct Driven {
 }
 
 /// Reads a request and has it admitted.
-pub(crate) fn prepare(trace: &mut Trace, ask: Ask) -> Result<Job, ClientError> {
+pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> {
     let engine = Arc::clone(&trace.engine);
-    let chat = ChatRequest::read(ask.body)?;
+    let chat = ChatRequest::read(&ask.body)?;
     trace.note(|record| {
         record.model.clone_from(&chat.model);
         record.stream = chat.stream;

@@ -179,7 +179,7 @@ impl Engine {
             return Answer::failed(error);
         }
         let mut trace = Trace::begin(Arc::clone(&self), &ask);
-        let job = match prepare(&mut trace, ask) {
+        let job = match prepare(&mut trace, &ask) {
             Ok(job) => job,
             Err(error) => {
                 trace.failed(&error);

@@ -85,7 +85,7 @@ impl Engine {
     ///
     /// # Errors
     /// What a client that sent the body would be told.
-    pub fn explain(&self, body: bytes::Bytes, wish: Wish<'_>) -> Result<Value, ClientError> {
+    pub fn explain(&self, body: &bytes::Bytes, wish: Wish<'_>) -> Result<Value, ClientError> {
         let chat = ChatRequest::read(body)?;
         let admission: Admission = admit(&self.snapshot.rules, Caller::Operator, wish)
             .map_err(|denial| ClientError::new(400, "invalid_value", denial.to_string()))?;

@@ -71,7 +71,7 @@ pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, 
     if matches!(status, 429 | 503) {
         let earliest = obstacles.iter().filter_map(|(_, obstacle)| obstacle.reason.wait(now)).min();
         error.retry_after = match (status, earliest) {
-            (_, Some(wait)) => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+            (_, Some(wait)) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0 || wait.is_zero())),
             (503, None) => Some(1),
             _ => None,
         };

@@ -103,7 +103,7 @@ mod tests {
         check("370ms", Some(0.37));
         check("1h30m", Some(5400.0));
         check("1d", Some(86_400.0));
-        check("33011.382867", Some(33011.382_867));
+        check("33011.382867", Some(33_011.382_867));
         check("41", Some(41.0));
         check("1792569660000", Some(60.0));
         check("1792569660", Some(60.0));

@@ -143,7 +143,7 @@ impl Seen<'_> {
             (None, None) => Some(self.error.message.clone()),
         };
         let Some(value) = value else { return false };
-        let is = condition.is.is_empty() || condition.is.iter().any(|wanted| *wanted == value);
+        let is = condition.is.is_empty() || condition.is.contains(&value);
         let contains = condition.contains.as_ref().is_none_or(|wanted| value.contains(wanted.as_str()));
         is && contains
     }

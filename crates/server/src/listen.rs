@@ -226,7 +226,7 @@ async fn dispatch(
         Target::Explain => {
             let (head, body) = request.into_parts();
             match read_json(&head.headers, body).await {
-                Ok(body) => operator::explain(&engine, &head.headers, body),
+                Ok(body) => operator::explain(&engine, &head.headers, &body),
                 Err(error) => return closing(respond::error(&error)),
             }
         }

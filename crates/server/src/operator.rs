@@ -175,7 +175,7 @@ pub(crate) async fn usage(engine: Arc<Engine>, query: &str) -> Result<Value, Cli
 }
 
 /// The plan for a request body.
-pub(crate) fn explain(engine: &Engine, headers: &HeaderMap, body: Bytes) -> Result<Value, ClientError> {
+pub(crate) fn explain(engine: &Engine, headers: &HeaderMap, body: &Bytes) -> Result<Value, ClientError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let wish =
         Wish { tier: text("x-freeway-tier"), data: text("x-freeway-data"), min_quality: text("x-freeway-min-quality") };

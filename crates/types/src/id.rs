@@ -15,13 +15,10 @@ macro_rules! index {
             pub const FIRST: Self = Self(0);
 
             /// The entry at `position` of its table.
-            ///
-            /// # Panics
-            /// When a table holds more than four thousand million entries.
+            /// Tables hold fewer than 2^32 entries; a position beyond that stands for the last one.
             #[must_use]
-            #[expect(clippy::expect_used, reason = "no configuration comes near the bound")]
             pub fn new(position: usize) -> Self {
-                Self(u32::try_from(position).expect("a table holds fewer than 2^32 entries"))
+                Self(u32::try_from(position).unwrap_or(u32::MAX))
             }
 
             /// The position in its table.

@@ -87,6 +87,18 @@ impl Price {
         (0.0..=1000.0).contains(&usd).then(|| Self((usd * 1e6).round() as u64))
     }
 
+    /// A rate in a provider's own units per million tokens; a bill is then in millionths of millionths of a unit.
+    /// `None` for a negative or absurd one.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the range is checked in the line above the cast"
+    )]
+    pub fn from_units_per_mtok(units: f64) -> Option<Self> {
+        (0.0..=1e9).contains(&units).then(|| Self((units * 1e6).round() as u64))
+    }
+
     /// Microdollars per million tokens.
     #[must_use]
     pub const fn as_micros_per_mtok(self) -> u64 {

@@ -74,8 +74,8 @@ impl ChatRequest {
     /// # Errors
     /// What the client is told when the body is not JSON, names a field twice, or has no usable `model`,
     /// `stream`, `n` or output cap.
-    pub fn read(body: Bytes) -> Result<Self, ClientError> {
-        let fields = top_level(&body)?;
+    pub fn read(body: &Bytes) -> Result<Self, ClientError> {
+        let fields = top_level(body)?;
         let mut request = Self {
             model: String::new(),
             stream: false,
@@ -93,7 +93,7 @@ impl ChatRequest {
             body: body.clone(),
         };
         for (name, value) in &fields {
-            request.field(name, value.get(), offset(&body, value.get()))?;
+            request.field(name, value.get(), offset(body, value.get()))?;
         }
         if request.model_at.is_empty() {
             return Err(ClientError::new(400, "missing_required_parameter", "the request names no `model`").at("model"));
@@ -353,11 +353,11 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> ChatRequest {
-        ChatRequest::read(Bytes::copy_from_slice(body.as_bytes())).unwrap()
+        ChatRequest::read(&Bytes::copy_from_slice(body.as_bytes())).unwrap()
     }
 
     fn refused(body: &[u8]) -> (String, Option<String>) {
-        let error = ChatRequest::read(Bytes::copy_from_slice(body)).unwrap_err();
+        let error = ChatRequest::read(&Bytes::copy_from_slice(body)).unwrap_err();
         assert_eq!(error.status, 400);
         (error.code, error.param)
     }

@@ -122,7 +122,7 @@ fn a_credit_does_not_come_back_and_lapses() {
     let mut book = Book::new(vec![spec], start());
     let demand = Demand { picos: Bound::exactly(1_000_000_000_000), ..Demand::default() };
     let id = book.reserve(start(), &ONE, &demand).unwrap();
-    let cost = freeway_types::Usd::from_picos(500_000_000_000);
+    let cost = Usd::from_picos(500_000_000_000);
     book.settle(id, start(), &Actual { usage: Some(Usage::default()), cost, answered: true, units: 0 });
     let second = book.reserve(start(), &ONE, &demand).unwrap();
     book.release(second);

@@ -1,0 +1,158 @@
+//! Whatever one upstream does wrong before its first content, the client gets the
+//! next one's answer and sees no trace of the first.
+
+use crate::faults::{Case, DEADLINE, FAULTS, UPSTREAMS_OWN};
+use crate::gateway::Gateway;
+use crate::http::Ask;
+use crate::patience::each;
+use crate::upstream::{Upstream, in_order};
+
+async fn check(case: Case, stream: bool) {
+    let Case { name, fault, tries, .. } = case;
+    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
+    a.always(fault);
+    let gateway = Gateway::start(&in_order(&[&a, &b])).await;
+    let reply = gateway.ask(&Ask::chat("pair", stream).header("x-freeway-deadline", DEADLINE)).await;
+
+    let context = format!("{name}, stream {stream}: {}", reply.everything());
+    assert_eq!(reply.head.status, 200, "{context}");
+    assert_eq!(reply.content(), "b-model heard: the tide is out", "{context}");
+    assert_eq!(reply.head.header("x-freeway-provider"), Some("b"), "{context}");
+    assert_eq!(reply.head.header("x-freeway-model"), Some("b-model"), "{context}");
+    assert!(reply.whole, "{context}");
+    assert_eq!(reply.events().last().is_some_and(|data| data == "[DONE]"), stream, "{context}");
+    for trace in UPSTREAMS_OWN.iter().chain(&["a-model", "simulated", "retry-after"]) {
+        assert!(!reply.everything().contains(trace), "{trace}: {context}");
+    }
+    // A door that is shut counts nobody.
+    if name != "refused" {
+        assert_eq!(a.asked(), tries, "{context}");
+    }
+    assert_eq!(b.asked(), 1, "{context}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_before_content_is_invisible() {
+    each(FAULTS.iter().copied(), |case| check(case, false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_before_content_is_invisible_in_a_stream() {
+    each(FAULTS.iter().copied(), |case| check(case, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_answer_is_no_answer() {
+    let empty = Case { name: "empty", fault: r#"{"fault":"empty"}"#, tries: 1, ..FAULTS[0] };
+    each([false, true], move |stream| check(empty, stream)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_without_a_hint_is_waited_out_once() {
+    let bare = Case { name: "429", fault: r#"{"fault":"status","status":429}"#, tries: 2, ..FAULTS[0] };
+    each([false, true], move |stream| check(bare, stream)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_wrong_type_is_no_answer() {
+    check(crate::faults::waiting::WRONG_TYPE, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_answer_of_the_wrong_type_is_no_answer() {
+    check(crate::faults::waiting::WRONG_TYPE, false).await;
+}
+
+/// An ordered pair: `a` meets its first request with a fault, and the second with none.
+async fn check_comes_back(fault: &str) {
+    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
+    a.once(fault);
+    let gateway = Gateway::start(&in_order(&[&a, &b])).await;
+    let reply = gateway.ask(&Ask::chat("pair", false)).await;
+    assert_eq!(reply.head.header("x-freeway-provider"), Some("a"), "{fault}: {}", reply.everything());
+    assert_eq!((a.asked(), b.asked()), (2, 0), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_choice_gets_a_second_try() {
+    each([r#"{"fault":"status","status":500}"#, r#"{"fault":"reset"}"#, r#"{"fault":"truncated-json"}"#], |fault| {
+        check_comes_back(fault)
+    })
+    .await;
+}
+
+/// A refusal that blames the request: one attempt, and the provider's own words.
+async fn check_blamed(fault: &str, code: &str, words: &str) {
+    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
+    a.always(fault);
+    let gateway = Gateway::start(&in_order(&[&a, &b])).await;
+    for stream in [false, true] {
+        let reply = gateway.ask(&Ask::chat("pair", stream)).await;
+        let error = &reply.json()["error"];
+        assert_eq!(reply.head.status, 400, "{}", reply.everything());
+        assert_eq!(error["code"], code, "{}", reply.everything());
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(words)), "{}", reply.everything());
+        assert_eq!(reply.head.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!((a.asked(), b.asked()), (2, 0), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_requests_own_fault_goes_back_to_it() {
+    let bad = r#"{"fault":"status","status":400,"body":{"error":
+        {"message":"temperature must be below 2","type":"invalid_request_error","param":"temperature","code":"bad_value"}}}"#;
+    check_blamed(bad, "bad_value", "temperature must be below 2").await;
+    let content = r#"{"fault":"status","status":400,"body":{"error":
+        {"message":"the prompt was filtered","type":"invalid_request_error","param":"prompt","code":"content_policy_violation"}}}"#;
+    check_blamed(content, "content_policy_violation", "the prompt was filtered").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_here_goes_where_there_is_more_room() {
+    let models = |id: &str, context: u64| format!("models = [{{ id = \"{id}-model\", context = {context} }}]");
+    let mut all = Vec::new();
+    for (id, context) in [("a", 20_000), ("small", 10_000), ("large", 100_000)] {
+        all.push(Upstream::with(id, &models(id, context), |_| ()).await);
+    }
+    all[0].always(
+        r#"{"fault":"status","status":400,"body":{"error":{"message":"too long","code":"context_length_exceeded"}}}"#,
+    );
+    let gateway = Gateway::start(&in_order(&all.iter().collect::<Vec<_>>())).await;
+    let reply = gateway.ask(&Ask::chat("pair", false)).await;
+    assert_eq!(reply.head.header("x-freeway-provider"), Some("large"), "{}", reply.everything());
+    assert_eq!(all.iter().map(Upstream::asked).collect::<Vec<_>>(), [1, 0, 1]);
+}
+
+/// What `a` is still asked after a first request has met this fault there.
+async fn check_left_alone(fault: &str, asked: usize) {
+    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
+    a.always(fault);
+    let gateway = Gateway::start(&in_order(&[&a, &b])).await;
+    for _ in 0..4 {
+        let reply = gateway.ask(&Ask::chat("pair", false)).await;
+        assert_eq!(reply.head.header("x-freeway-provider"), Some("b"), "{fault}: {}", reply.everything());
+    }
+    assert_eq!((a.asked(), b.asked()), (asked, 4), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_how_long_is_left_alone_for_so_long() {
+    let limited = |hint: &str| format!(r#"{{"fault":"status","status":429,"headers":{{"retry-after":"{hint}"}}}}"#);
+    let status = |status: u16| format!(r#"{{"fault":"status","status":{status}}}"#);
+    let cases = [
+        (limited("600"), 1),
+        (limited("Fri, 01 Jan 2100 00:00:00 GMT"), 1),
+        (limited("1e9"), 1),
+        // Nonsense is as good as nothing: a second, then two.
+        (limited("soon"), 2),
+        (status(401), 1),
+        (status(402), 1),
+        // Nothing is held against a target for these.
+        (status(403), 4),
+        (status(500), 8),
+        // A model may be missing once.
+        (status(404), 2),
+        (status(410), 1),
+    ];
+    each(cases, |(fault, asked)| async move { check_left_alone(&fault, asked).await }).await;
+}

@@ -1,0 +1,16 @@
+//! The real program between a client by hand and simulated providers.
+//!
+//! Each test starts a gateway of its own with a configuration of its own, so that
+//! tests share nothing and run side by side. `gateway`, `http`, `upstream` and
+//! `patience` are the harness; each other module is one family of promises, most
+//! of them a table of cases and one function that checks a case.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod failover;
+mod faults;
+mod gateway;
+mod http;
+mod last_word;
+mod patience;
+mod upstream;
