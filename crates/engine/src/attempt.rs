@@ -286,6 +286,9 @@ fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, header
     let refusal = Refusal { status, header: &header, body, answered_at, strikes, missing_before };
     let mut meaning = read_refusal(engine.snapshot.account_of(deployment), &refusal);
     meaning.message = engine.scrubber.scrub(&meaning.message);
+    for word in [&mut meaning.code, &mut meaning.param] {
+        *word = word.take().map(|text| engine.scrubber.scrub_word(&text));
+    }
     meaning
 }
 

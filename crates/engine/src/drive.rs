@@ -53,7 +53,7 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
         record.tier.clone_from(&rules.tiers[admission.tier].name);
         record.data = admission.data.to_string();
     });
-    let deadline = ask.received.after(ask.deadline.unwrap_or(DEADLINE).min(DEADLINE));
+    let deadline = ask.received.after(ask.deadline.unwrap_or(DEADLINE));
     Ok(Job { chat, admission, deadline })
 }
 
@@ -120,7 +120,10 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
             Ok(reservation) => reservation,
             Err(blocked) => {
                 let name = engine.state().book.spec(blocked.limit).name.clone();
-                course.obstacle(turn.position, Reason::Quota { limit: blocked.limit, name, until: blocked.until });
+                course.obstacle(
+                    turn.position,
+                    Reason::Quota { limit: blocked.limit, name, until: blocked.until, too_large: blocked.too_large },
+                );
                 continue;
             }
         };

@@ -84,11 +84,11 @@ pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, 
         }),
         _ => false,
     };
-    if let Some((_, obstacle)) = obstacles.first() {
-        error.param = match &obstacle.reason {
-            Reason::Field(field) if status == 400 => Some(field.clone()),
+    if code == "unsupported_parameter" {
+        error.param = obstacles.iter().find_map(|(_, obstacle)| match &obstacle.reason {
+            Reason::Field(field) => Some(field.clone()),
             _ => None,
-        };
+        });
     }
     error
 }

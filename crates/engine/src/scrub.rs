@@ -4,6 +4,8 @@ use freeway_types::Secret;
 
 /// Longest upstream text that is kept.
 const LONGEST: usize = 512;
+/// Longest code or field name of an upstream's.
+const LONGEST_WORD: usize = 64;
 /// What stands where a secret stood.
 const MASK: &str = "[removed]";
 /// Beginnings by which keys of the usual providers are known.
@@ -22,6 +24,12 @@ impl Scrubber {
         Self { secrets: secrets.into_iter().filter(|secret| secret.expose().len() >= 4).collect() }
     }
 
+    /// A provider's code or the name of a field: scrubbed, and short.
+    #[must_use]
+    pub fn scrub_word(&self, text: &str) -> String {
+        self.scrub(text).chars().filter(|letter| !letter.is_control()).take(LONGEST_WORD).collect()
+    }
+
     /// The text without secrets, without the rest of URLs behind their host, and not too long.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
@@ -34,7 +42,7 @@ impl Scrubber {
             if position > 0 {
                 clean.push(' ');
             }
-            clean.push_str(&scrub_word(word));
+            clean.push_str(&mask(word));
             if clean.len() > LONGEST {
                 break;
             }
@@ -46,7 +54,7 @@ impl Scrubber {
     }
 }
 
-fn scrub_word(word: &str) -> String {
+fn mask(word: &str) -> String {
     if let Some(at) = word.find("://") {
         let host_end = word[at + 3..].find(['/', '?', '#']).map_or(word.len(), |end| at + 3 + end);
         let authority = &word[at + 3..host_end];

@@ -213,7 +213,7 @@ impl Trace {
         record.took_us = micros(now.monotonic.since(self.received.monotonic));
         record.status = status;
         outcome.clone_into(&mut record.outcome);
-        record.error = error.map(str::to_owned);
+        record.error = error.map(str::to_owned).or(record.error);
         let event = Event::RequestEnded {
             id: self.id,
             outcome,

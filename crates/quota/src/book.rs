@@ -36,6 +36,8 @@ pub struct Blocked {
     pub limit: LimitIndex,
     /// When it will fit again. `None`: not by waiting.
     pub until: Option<Now>,
+    /// Whether the attempt is larger than the whole limit.
+    pub too_large: bool,
 }
 
 /// Whether an attempt fits into its limits now.
@@ -121,9 +123,14 @@ impl Book {
                 scarcest = scarcest.min(share(left, amount));
                 continue;
             }
-            let until = if need > amount { None } else { counter.relief(spec, amount, need, now) };
-            let concurrency = spec.metric == Metric::Concurrency && amount > 0;
-            let blocked = Blocked { limit: *limit, until: if concurrency { Some(now) } else { until } };
+            let too_large = need > amount;
+            let until = match spec.metric {
+                _ if too_large => None,
+                // It comes back as soon as another request ends.
+                Metric::Concurrency => Some(now),
+                _ => counter.relief(spec, amount, need, now),
+            };
+            let blocked = Blocked { limit: *limit, until, too_large };
             worst = Some(match worst {
                 Some(other) if lasts_longer(other, blocked) => other,
                 _ => blocked,

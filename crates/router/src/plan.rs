@@ -152,6 +152,7 @@ fn standing(index: DeploymentIndex, deployment: &Deployment, demand: &Demand, li
             limit: blocked.limit,
             name: live.limit_name(blocked.limit),
             until: blocked.until,
+            too_large: blocked.too_large,
         }),
     }
 }

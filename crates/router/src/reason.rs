@@ -57,6 +57,8 @@ pub enum Reason {
         name: String,
         /// When the request fits again; `None`: not by waiting.
         until: Option<Now>,
+        /// Whether the request is larger than the whole limit.
+        too_large: bool,
     },
     /// It, its account or all of its keys are paused.
     Paused {
@@ -92,7 +94,7 @@ impl Reason {
             Self::Data(_) | Self::TierOrder { .. } | Self::WouldSpend | Self::Quality { .. } => Bar::Policy,
             Self::Off(_) | Self::NotChat | Self::Feature(_) | Self::Field(_) | Self::Output { .. } => Bar::Capability,
             Self::Context { .. } => Bar::Context,
-            Self::Quota { until: None, .. } => Bar::Context,
+            Self::Quota { too_large: true, .. } => Bar::Context,
             Self::Quota { .. } => Bar::Quota,
             Self::Paused { .. } | Self::Failed(_) => Bar::Passing,
         }
@@ -153,7 +155,10 @@ impl fmt::Display for Reason {
             }
             Self::Output { most, asked } => write!(f, "answers with {most} tokens at most, and {asked} are asked for"),
             Self::Quota { name, until: Some(until), .. } => write!(f, "{name}: used up until {}", until.wall),
-            Self::Quota { name, until: None, .. } => write!(f, "{name}: the request is larger than the whole limit"),
+            Self::Quota { name, too_large: true, .. } => {
+                write!(f, "{name}: the request is larger than the whole limit")
+            }
+            Self::Quota { name, until: None, .. } => write!(f, "{name}: used up, and does not come back by itself"),
             Self::Paused { until, why } => write!(f, "paused until {}: {why}", until.wall),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }

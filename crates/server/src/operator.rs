@@ -82,10 +82,9 @@ pub(crate) async fn requests(
         }
     };
     let before = query.get("before").map(|text| instant("before", text)).transpose()?;
-    let page = Page { most: if caller == Caller::Operator { most } else { MOST_REQUESTS }, before };
-    let found = blocking(move || engine.store().requests(page)).await?;
-    let own = |request: &RequestRecord| caller == Caller::Operator || request.caller == name;
-    let rows: Vec<Value> = found.iter().filter(|request| own(request)).take(most as usize).map(summary).collect();
+    let own = (caller != Caller::Operator).then_some(name);
+    let found = blocking(move || engine.store().requests(Page { caller: own, most, before })).await?;
+    let rows: Vec<Value> = found.iter().map(summary).collect();
     Ok(json!({"requests": rows}))
 }
 

@@ -72,8 +72,10 @@ pub struct AttemptRecord {
 }
 
 /// Which requests to list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Page {
+    /// Only this caller's.
+    pub caller: Option<String>,
     /// At most so many.
     pub most: u32,
     /// Only those received before this instant.

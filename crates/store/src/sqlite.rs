@@ -205,10 +205,10 @@ impl Store for Sqlite {
     fn requests(&self, page: Page) -> Result<Vec<RequestRecord>, StoreError> {
         let reader = self.reader()?;
         let mut rows = reader.prepare_cached(
-            "SELECT * FROM request WHERE received_at < ?1 ORDER BY received_at DESC, id DESC LIMIT ?2",
+            "SELECT * FROM request WHERE received_at < ?1 AND (?3 IS NULL OR caller = ?3) ORDER BY received_at DESC, id DESC LIMIT ?2",
         )?;
         let before = page.before.map_or(i64::MAX, Timestamp::as_micros);
-        Ok(rows.query_map(params![before, page.most], read_request)?.collect::<Result<_, _>>()?)
+        Ok(rows.query_map(params![before, page.most, page.caller], read_request)?.collect::<Result<_, _>>()?)
     }
 
     fn usage(&self, by: UsageKey, since: Timestamp) -> Result<Vec<UsageRow>, StoreError> {

@@ -26,8 +26,8 @@ pub enum Auth {
 
 /// Why a base URL cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a base URL like https://api.example.com/v1")]
-pub struct OriginError(String);
+#[error("this is not a base URL like https://api.example.com/v1 (no credentials, query or fragment)")]
+pub struct OriginError;
 
 impl Origin {
     /// Reads a base URL.
@@ -35,17 +35,16 @@ impl Origin {
     /// # Errors
     /// When it is not `http://` or `https://` with a host, or carries credentials, a query or a fragment.
     pub fn parse(url: &str) -> Result<Self, OriginError> {
-        let wrong = || OriginError(url.to_owned());
-        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let uri: http::Uri = url.parse().map_err(|_| OriginError)?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(wrong()),
+            _ => return Err(OriginError),
         };
-        let authority = uri.authority().ok_or_else(wrong)?;
+        let authority = uri.authority().ok_or(OriginError)?;
         if authority.as_str().contains('@') || uri.query().is_some() || url.contains('#') || authority.host().is_empty()
         {
-            return Err(wrong());
+            return Err(OriginError);
         }
         Ok(Self {
             tls,

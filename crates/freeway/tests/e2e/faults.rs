@@ -26,8 +26,8 @@ pub(crate) struct Told {
 
 /// Seconds that a request gets. A silent upstream may use half of them while there are others.
 pub(crate) const DEADLINE: &str = "4";
-/// Text in the faults that no client may see.
-pub(crate) const UPSTREAMS_OWN: [&str; 3] = ["<html", "DOCTYPE", "sim-0"];
+/// Text in the faults, and an upstream's own request id, that no client may see.
+pub(crate) const UPSTREAMS_OWN: [&str; 3] = ["<html", "DOCTYPE", "\"sim-0\""];
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
@@ -83,7 +83,7 @@ const ERROR_INSIDE: &str = r#"{"fault":"error-in-200","error":{"message":"it did
 
 /// What the tables above cannot hold yet, each with the promise that it waits for.
 pub(crate) mod waiting {
-    use super::{Case, case, told};
+    use super::{Case, case};
 
     /// The right answer under the wrong content type (X61).
     pub(crate) const WRONG_TYPE: Case = case("wrong type", r#"{"fault":"wrong-content-type"}"#, 2, super::INVALID);
