@@ -100,7 +100,7 @@ pub(crate) async fn attempt(
             return Err(invalid(status, "the answer is compressed, which was not asked for"));
         }
         let content = if job.chat.stream && kind.starts_with("text/event-stream") {
-            let strip_usage = asks_for_usage && !job.chat.include_usage;
+            let strip_usage = !job.chat.include_usage;
             Content::Stream(open_stream(trace, candidate, response, strip_usage, job.chat.choices).await?)
         } else {
             Content::Whole(whole(trace, &engine, candidate, response, &kind, job.chat.stream).await?)
@@ -154,7 +154,7 @@ async fn open_stream(
     let mut incoming = response.into_body();
     let mut decoder = Decoder::default();
     let mut held = BytesMut::new();
-    let mut finish = None;
+    let (mut finish, mut finished) = (None, 0);
     loop {
         let event = match decoder.next() {
             Ok(Some(event)) => event,
@@ -180,9 +180,8 @@ async fn open_stream(
             return Err(empty(status, finish, None));
         }
         let Some(chunk) = read_chunk(data) else {
-            let account = &engine.snapshot.account_of(candidate.deployment).id;
-            engine.telemetry.tell(engine.now().wall, &freeway_telemetry::Event::MalformedEvent { account });
-            continue;
+            // Nobody has seen anything yet: better another target than an answer with a piece missing.
+            return Err(invalid(status, "an event of the stream cannot be read"));
         };
         if chunk.error.is_some() {
             return Err(error_inside(&engine, candidate.deployment, status, &HeaderMap::new(), data));
@@ -192,6 +191,7 @@ async fn open_stream(
             held.extend_from_slice(&event.raw);
         }
         finish = chunk.finish.or(finish);
+        finished += chunk.finished;
         if chunk.content || chunk.finish == Some(Finish::ContentFilter) {
             let deployment = engine.snapshot.deployment(candidate.deployment);
             return Ok(Relay::new(
@@ -201,7 +201,7 @@ async fn open_stream(
                 crate::relay::Terms {
                     strip_usage,
                     choices,
-                    finished: u64::from(chunk.finish.is_some()),
+                    finished,
                     gap: crate::timing::gap(deployment),
                     account: engine.snapshot.account_of(candidate.deployment).id.clone(),
                 },

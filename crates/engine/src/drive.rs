@@ -379,9 +379,16 @@ impl<'a> Course<'a> {
             trace.note(|record| record.error = Some("empty_answer".to_owned()));
             return Ok(Committed { deployment, dropped: Vec::new(), content: Content::Whole(answer) });
         }
+        // Of a target that was tried twice, the last word counts.
+        let latest = |position: usize, obstacle: &Obstacle| {
+            !self.obstacles[position + 1..].iter().any(|later| later.deployment == obstacle.deployment)
+        };
         let named: Vec<(&str, &Obstacle)> = self
             .obstacles
             .iter()
+            .enumerate()
+            .filter(|(position, obstacle)| latest(*position, obstacle))
+            .map(|(_, obstacle)| obstacle)
             .map(|obstacle| (self.engine.snapshot.deployment(obstacle.deployment).name.as_str(), obstacle))
             .collect();
         let out_of_time = self.job.deadline.monotonic <= self.engine.now().monotonic;

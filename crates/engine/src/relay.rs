@@ -31,6 +31,9 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// Sent while an answer is held.
 const KEEP_ALIVE_COMMENT: &[u8] = b": waiting for the first content\n\n";
 
+/// Sent in the place of an event that cannot be read.
+const LEFT_OUT_COMMENT: &[u8] = b": an unreadable event of the upstream was left out here\n\n";
+
 /// A streamed answer.
 pub struct StreamBody(Stage);
 
@@ -52,7 +55,7 @@ enum Stage {
 
 /// What is to be known about a stream that is relayed.
 pub(crate) struct Terms {
-    /// Leave out the usage event: it was asked for by us.
+    /// Leave out the usage event: the client did not ask for it.
     pub(crate) strip_usage: bool,
     /// Choices that have to finish.
     pub(crate) choices: u64,
@@ -248,15 +251,18 @@ impl Relay {
             return Some(Step::Complete(std::mem::take(passed).freeze()));
         }
         let Some(chunk) = read_chunk(data) else {
+            // One unreadable event does not end a good stream, and does not vanish without a word either.
             let told = Told::MalformedEvent { account: &self.terms.account };
             trace.engine.telemetry.tell(trace.engine.now().wall, &told);
+            trace.note(|record| record.error = Some("malformed_event".to_owned()));
+            passed.extend_from_slice(LEFT_OUT_COMMENT);
             return None;
         };
         trace.saw(chunk.usage, chunk.text_bytes);
         if let Some(error) = chunk.error {
             return Some(Step::Broken(std::mem::take(passed).freeze(), error.message));
         }
-        self.terms.finished += u64::from(chunk.finish.is_some());
+        self.terms.finished += chunk.finished;
         if chunk.finish == Some(freeway_dialect::openai_chat::Finish::Error) {
             return Some(Step::Broken(
                 std::mem::take(passed).freeze(),

@@ -33,7 +33,7 @@ enum Command {
     Explain(command::explain::Arguments),
     /// Show every limit of the running gateway: used, left, and when it comes back.
     Quotas(command::quotas::Arguments),
-    /// Show use and cost, from the running gateway or its ledger.
+    /// Show use and cost, from the running gateway's ledger.
     Usage(command::usage::Arguments),
 }
 

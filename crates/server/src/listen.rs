@@ -183,7 +183,11 @@ fn pass_gates<'a>(
         Found::Route(route, rest) => (route, rest),
         Found::OtherMethod(methods) => return Err(Box::new(respond::other_method(&methods))),
         Found::Nothing => {
-            let message = "there is nothing here; clients of OpenAI's API use the base URL ending in /v1";
+            let message = if request.uri().path().starts_with("/v1") {
+                "this part of the API is not supported yet; there are /v1/chat/completions and /v1/models"
+            } else {
+                "there is nothing here; clients of OpenAI's API use the base URL ending in /v1"
+            };
             return Err(refuse(ClientError::new(404, "not_found", message)));
         }
     };

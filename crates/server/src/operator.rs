@@ -190,13 +190,10 @@ async fn blocking<T: Send + 'static>(
     result.map_err(|error| failed(error.to_string()))
 }
 
-/// The parameters of a query string. Values hold no characters that would need decoding but `:` and `+`.
+/// The parameters of a query string.
 fn parameters(query: &str) -> BTreeMap<String, String> {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.replace("%3A", ":").replace("%3a", ":").replace("%2B", "+")))
-        .collect()
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (decode(name), decode(value))).collect()
 }
 
 fn instant(name: &str, text: &str) -> Result<Timestamp, ClientError> {

@@ -34,6 +34,8 @@ pub struct Chunk {
     pub content: bool,
     /// How a choice ended, if one ends here.
     pub finish: Option<Finish>,
+    /// Choices that end here.
+    pub finished: u64,
     /// What was used so far, if the provider says so.
     pub usage: Option<Usage>,
     /// Whether it is there for its usage alone: no choices.
@@ -163,6 +165,7 @@ pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
     Some(Chunk {
         content: choices.iter().any(holds_content),
         finish: choices.iter().find_map(finish),
+        finished: u64::try_from(choices.iter().filter_map(finish).count()).unwrap_or(0),
         usage_only: choices.is_empty() && usage.is_some(),
         usage,
         error,

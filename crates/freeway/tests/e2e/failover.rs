@@ -1,7 +1,7 @@
 //! Whatever one upstream does wrong before its first content, the client gets the
 //! next one's answer and sees no trace of the first.
 
-use crate::faults::{Case, DEADLINE, FAULTS, UPSTREAMS_OWN};
+use crate::faults::{Case, DEADLINE, FAULTS, PLAIN_FAULTS, UPSTREAMS_OWN, WRONG_TYPE};
 use crate::gateway::Gateway;
 use crate::http::Ask;
 use crate::patience::each;
@@ -33,7 +33,7 @@ async fn check(case: Case, stream: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_before_content_is_invisible() {
-    each(FAULTS.iter().copied(), |case| check(case, false)).await;
+    each(FAULTS.iter().chain(PLAIN_FAULTS).copied(), |case| check(case, false)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,12 +55,12 @@ async fn a_429_without_a_hint_is_waited_out_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_the_wrong_type_is_no_answer() {
-    check(crate::faults::waiting::WRONG_TYPE, true).await;
+    check(WRONG_TYPE, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_answer_of_the_wrong_type_is_no_answer() {
-    check(crate::faults::waiting::WRONG_TYPE, false).await;
+    check(WRONG_TYPE, false).await;
 }
 
 /// An ordered pair: `a` meets its first request with a fault, and the second with none.
@@ -81,30 +81,49 @@ async fn the_first_choice_gets_a_second_try() {
     .await;
 }
 
-/// A refusal that blames the request: one attempt, and the provider's own words.
-async fn check_blamed(fault: &str, code: &str, words: &str) {
-    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
-    a.always(fault);
+/// A refusal that goes back to the client: one attempt, and the provider's own words. `features` is what is known of
+/// the target that refuses.
+async fn check_goes_back(features: &str, code: &str, stream: bool) {
+    let facts = format!("models = [{{ id = \"a-model\"{features} }}]");
+    let (a, b) = (Upstream::with("a", &facts, |_| ()).await, Upstream::new("b").await);
+    a.always(&format!(
+        r#"{{"fault":"status","status":400,"body":{{"error":{{"message":"this is why","param":"temperature","code":"{code}"}}}}}}"#
+    ));
     let gateway = Gateway::start(&in_order(&[&a, &b])).await;
-    for stream in [false, true] {
-        let reply = gateway.ask(&Ask::chat("pair", stream)).await;
-        let error = &reply.json()["error"];
-        assert_eq!(reply.head.status, 400, "{}", reply.everything());
-        assert_eq!(error["code"], code, "{}", reply.everything());
-        assert!(error["message"].as_str().is_some_and(|message| message.contains(words)), "{}", reply.everything());
-        assert_eq!(reply.head.header("x-should-retry"), Some("false"));
-    }
-    assert_eq!((a.asked(), b.asked()), (2, 0), "{fault}");
+    let reply = gateway.ask(&Ask::chat("pair", stream)).await;
+    let context = format!("{code}, stream {stream}: {}", reply.everything());
+    assert_eq!(reply.head.status, 400, "{context}");
+    assert_eq!(reply.head.header("x-should-retry"), Some("false"), "{context}");
+    let error = &reply.json()["error"];
+    assert_eq!((&error["code"], &error["param"]), (&code.into(), &"temperature".into()), "{context}");
+    assert_eq!(error["message"], "this is why", "{context}");
+    assert_eq!((a.asked(), b.asked()), (1, 0), "{context}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_the_requests_own_fault_goes_back_to_it() {
-    let bad = r#"{"fault":"status","status":400,"body":{"error":
-        {"message":"temperature must be below 2","type":"invalid_request_error","param":"temperature","code":"bad_value"}}}"#;
-    check_blamed(bad, "bad_value", "temperature must be below 2").await;
-    let content = r#"{"fault":"status","status":400,"body":{"error":
-        {"message":"the prompt was filtered","type":"invalid_request_error","param":"prompt","code":"content_policy_violation"}}}"#;
-    check_blamed(content, "content_policy_violation", "the prompt was filtered").await;
+    let known = ", features = [\"stream\"]";
+    check_goes_back("", "bad_value", false).await;
+    check_goes_back(known, "bad_value", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_refusal_is_not_laundered_through_another_provider() {
+    for stream in [false, true] {
+        check_goes_back("", "content_policy_violation", stream).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_feature_unverified_one_other_target_is_asked_and_then_the_first_refusal_goes_back() {
+    let all = [Upstream::new("a").await, Upstream::new("b").await, Upstream::new("c").await];
+    for (upstream, words) in all.iter().zip(["first", "second", "third"]) {
+        upstream.always(&format!(r#"{{"fault":"status","status":400,"body":{{"error":{{"message":"{words}"}}}}}}"#));
+    }
+    let gateway = Gateway::start(&in_order(&all.iter().collect::<Vec<_>>())).await;
+    let reply = gateway.ask(&Ask::chat("pair", true)).await;
+    assert_eq!((reply.head.status, &reply.json()["error"]["message"]), (400, &"first".into()), "{}", reply.everything());
+    assert_eq!(all.iter().map(Upstream::asked).collect::<Vec<_>>(), [1, 1, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,9 +160,9 @@ async fn who_says_how_long_is_left_alone_for_so_long() {
     let status = |status: u16| format!(r#"{{"fault":"status","status":{status}}}"#);
     let cases = [
         (limited("600"), 1),
-        (limited("Fri, 01 Jan 2100 00:00:00 GMT"), 1),
-        (limited("1e9"), 1),
         // Nonsense is as good as nothing: a second, then two.
+        (limited("Fri, 01 Jan 2100 00:00:00 GMT"), 2),
+        (limited("1e9"), 2),
         (limited("soon"), 2),
         (status(401), 1),
         (status(402), 1),

@@ -48,7 +48,6 @@ pub(crate) const FAULTS: &[Case] = &[
     case("cut before content", r#"{"fault":"cut","after_events":1}"#, 2, INVALID),
     case("closed before content", r#"{"fault":"cut","after_events":1,"abrupt":true}"#, 2, INVALID),
     case("empty body", r#"{"fault":"empty-body"}"#, 2, INVALID),
-    case("truncated", r#"{"fault":"truncated-json"}"#, 2, INVALID),
     case("html 200", r#"{"fault":"html","status":200}"#, 2, INVALID),
     case("html 502", r#"{"fault":"html","status":502}"#, 2, UNAVAILABLE),
     case("204", r#"{"fault":"status","status":204,"body":""}"#, 2, INVALID),
@@ -81,13 +80,14 @@ const ONE_SECOND: &str = r#"{"fault":"status","status":429,"headers":{"retry-aft
 const MILLISECONDS: &str = r#"{"fault":"status","status":429,"headers":{"retry-after-ms":"700","retry-after":"9"}}"#;
 const ERROR_INSIDE: &str = r#"{"fault":"error-in-200","error":{"message":"it did not work","type":"server_error"}}"#;
 
-/// What the tables above cannot hold yet, each with the promise that it waits for.
-pub(crate) mod waiting {
-    use super::{Case, case};
+/// Faults that a stream shows only after its first content.
+pub(crate) const PLAIN_FAULTS: &[Case] = &[
+    case("truncated", r#"{"fault":"truncated-json"}"#, 2, INVALID),
+    case("malformed", r#"{"fault":"malformed-event"}"#, 2, INVALID),
+];
 
-    /// The right answer under the wrong content type (X61).
-    pub(crate) const WRONG_TYPE: Case = case("wrong type", r#"{"fault":"wrong-content-type"}"#, 2, super::INVALID);
-}
+/// The right answer under the wrong content type (X61).
+pub(crate) const WRONG_TYPE: Case = case("wrong type", r#"{"fault":"wrong-content-type"}"#, 2, INVALID);
 
 const fn case(name: &'static str, fault: &'static str, tries: usize, alone: Told) -> Case {
     Case { name, fault, tries, alone }

@@ -54,6 +54,7 @@ pub(crate) struct Connection {
     unread: Vec<u8>,
     begun: Instant,
     framing: Framing,
+    patience: Duration,
 }
 
 // === impl Ask ===
@@ -182,7 +183,12 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the gateway takes connections");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream, unread: Vec::new(), begun: Instant::now(), framing: Framing::Close }
+        Self { stream, unread: Vec::new(), begun: Instant::now(), framing: Framing::Close, patience: PATIENCE }
+    }
+
+    /// Waits longer for each piece than is usual here.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Sends bytes as they are. That the other side has closed shows when the answer is read.
@@ -279,7 +285,7 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("an answer in time");
+        let read = timeout(self.patience, self.stream.read_buf(&mut self.unread)).await.expect("an answer in time");
         read.is_ok_and(|count| count > 0)
     }
 }

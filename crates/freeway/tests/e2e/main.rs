@@ -7,10 +7,16 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bytes;
+mod explain;
 mod failover;
 mod faults;
 mod gateway;
 mod http;
+mod gone;
 mod last_word;
+mod limits;
 mod patience;
+mod policy;
+mod streams;
 mod upstream;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 /// What must come comes within this time.
@@ -28,18 +28,22 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
 /// Runs cases, several at a time, and tells of all that fail.
 pub(crate) async fn each<C, F>(cases: impl IntoIterator<Item = C>, check: impl Fn(C) -> F)
 where
-    F: Future<Output = ()> + Send + 'static,
+    F: Future<Output = ()> + 'static,
 {
-    let mut running = JoinSet::new();
-    let mut failed = 0;
-    for case in cases {
-        if running.len() >= AT_ONCE {
-            failed += usize::from(running.join_next().await.is_some_and(|ended| ended.is_err()));
+    let run_all = async {
+        let mut running = JoinSet::new();
+        let mut failed = 0;
+        for case in cases {
+            if running.len() >= AT_ONCE {
+                failed += usize::from(running.join_next().await.is_some_and(|ended| ended.is_err()));
+            }
+            running.spawn_local(check(case));
         }
-        running.spawn(check(case));
-    }
-    while let Some(ended) = running.join_next().await {
-        failed += usize::from(ended.is_err());
-    }
+        while let Some(ended) = running.join_next().await {
+            failed += usize::from(ended.is_err());
+        }
+        failed
+    };
+    let failed = LocalSet::new().run_until(run_all).await;
     assert_eq!(failed, 0, "cases failed; each has told its own story above");
 }

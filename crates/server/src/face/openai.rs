@@ -82,6 +82,7 @@ pub(crate) fn models(engine: &Engine, created: i64) -> Value {
 
 /// One of them, by its name.
 pub(crate) fn model(engine: &Engine, created: i64, name: &str) -> Result<Value, ClientError> {
+    let name = &*percent_encoding::percent_decode_str(name).decode_utf8_lossy();
     let found = list(engine, created).into_iter().find(|model| model["id"] == name);
     found.ok_or_else(|| {
         let name: String = name.chars().take(128).flat_map(char::escape_debug).collect();
