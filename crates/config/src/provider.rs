@@ -126,7 +126,9 @@ pub(crate) fn resolve(
         cost: section.cost,
         in_free_offer: plan_name == FREE && facts.plans.contains_key(FREE),
         plan: facts.plans.get(&plan_name).cloned().unwrap_or_default(),
-        opted_out: section.opted_out.is_some(),
+        opted_out: section.opted_out.is_some_and(|date| {
+            date.to_string().get(..10).and_then(Timestamp::parse).is_some_and(|turned| turned <= surroundings.now)
+        }),
         own_data,
         facts,
     })
@@ -136,8 +138,10 @@ impl Resolved {
     /// What a model costs here.
     pub(crate) fn cost_of(&self, model: &Model) -> CostClass {
         let priced_at_nothing = model.price.is_some_and(|price| price.input == 0.0 && price.output == 0.0);
-        let free_offer = self.in_free_offer && model.free.unwrap_or(true);
-        let plan_is_free = self.plan.cost == Some(CostClass::Free) && model.free.unwrap_or(true);
+        // What the list does not name may be anything: an unknown price counts as one to pay.
+        let offered = model.free.unwrap_or_else(|| self.facts.models.iter().any(|listed| listed.id == model.id));
+        let free_offer = self.in_free_offer && offered;
+        let plan_is_free = self.plan.cost == Some(CostClass::Free) && offered;
         self.cost.unwrap_or({
             if priced_at_nothing || free_offer || plan_is_free || self.account.local {
                 CostClass::Free

@@ -8,9 +8,9 @@ use std::time::Duration;
 use freeway_catalog::{Catalog, Limit, Model, validate};
 use freeway_policy::{ClientKeyRule, Rules, Tier};
 use freeway_quota::LimitSpec;
-use freeway_router::{Alias, Deployment, Snapshot, Strategy};
+use freeway_router::{Alias, Deployment, Prices, Snapshot, Strategy};
 use freeway_types::{
-    AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Quality, Secret, Timestamp,
+    AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Metric, Quality, Secret, Timestamp,
 };
 use freeway_upstream::{Auth, Origin, Reach};
 use http::{HeaderName, HeaderValue};
@@ -409,6 +409,16 @@ impl Resolver<'_> {
             }
         }
         let cost = account.cost_of(model);
+        let prices = if cost == CostClass::Free { Some(Prices::default()) } else { model.price.and_then(prices) };
+        let units = model.units_per_mtok.and_then(units);
+        let counts = |metric| limits.iter().any(|limit: &LimitIndex| parts.limits[limit.get()].metric == metric);
+        let unpriced = if prices.is_none() && counts(Metric::Usd) {
+            Some("a limit in usd cannot be kept without the model's `price`".to_owned())
+        } else if units.is_none() && counts(Metric::Units) {
+            Some("a limit in units cannot be kept without the model's `units_per_mtok`".to_owned())
+        } else {
+            None
+        };
         let on_free_plan = account.account.plan == "free";
         let context = if on_free_plan { model.free_context.or(model.context) } else { model.context };
         let deployment = Deployment {
@@ -416,19 +426,15 @@ impl Resolver<'_> {
             name: format!("{id}/{}", model.id),
             model: model.id.clone(),
             modality: model.modality,
-            off: account.off.clone().or_else(|| model.off.clone()),
+            off: account.off.clone().or_else(|| model.off.clone()).or(unpriced),
             quality: model.quality.unwrap_or(Quality::LOWEST),
             context,
             max_output: model.max_output,
             features: features(model),
             unsupported: model.unsupported.clone(),
             reasoning: model.reasoning.unwrap_or(false),
-            prices: if cost == CostClass::Free {
-                Some(freeway_router::Prices::default())
-            } else {
-                model.price.and_then(prices)
-            },
-            units: model.units_per_mtok.and_then(units),
+            prices,
+            units,
             cost,
             data: account.data(now),
             limits,
@@ -442,7 +448,15 @@ impl Resolver<'_> {
     /// The index of a limit: rows that count for the same thing share one.
     fn limit(&mut self, account: &str, owner: &str, limit: &Limit, parts: &mut Parts) -> Option<LimitIndex> {
         let spec = match LimitSpec::read(owner, limit) {
-            Ok(spec) => spec,
+            Ok(mut spec) => {
+                // Two rows of one metric and window may differ in how they come back: then they are two limits.
+                while let Some(other) = parts.limit_names.get(&spec.name).map(|index| &parts.limits[index.get()])
+                    && !spec.counts_like(other)
+                {
+                    spec.name.push_str(" (another reset)");
+                }
+                spec
+            }
             Err(error) => {
                 self.wrong(&["providers", account], error.to_string(), None);
                 return None;

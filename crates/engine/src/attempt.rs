@@ -23,6 +23,8 @@ use crate::trace::Trace;
 
 /// Largest whole answer that is taken.
 const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of events that are held before the first content.
+const MOST_HELD_BYTES: usize = 256 * 1024;
 /// Largest refusal that is read.
 const MOST_REFUSAL_BYTES: usize = 256 * 1024;
 /// Time for reading a refusal's body.
@@ -84,14 +86,18 @@ pub(crate) async fn attempt(
             writer.state().book.written(reservation, now);
         }),
     };
-    trace.take_off(candidate.deployment, key, reservation, engine.now(), candidate.demand.input.expected);
+    let demand = &candidate.demand;
+    trace.take_off(candidate.deployment, key, reservation, engine.now(), demand);
 
     let client = &engine.clients[deployment.account.get()];
     let waited = tokio::time::timeout(limit, async {
         let response = client.send(exchange).await.map_err(|error| not_sent(&error))?;
         let status = response.status().as_u16();
         trace.head(status);
-        if !response.status().is_success() {
+        if status != 200 && response.status().is_success() {
+            return Err(invalid(status, "a status that no answer comes with"));
+        }
+        if status != 200 {
             return Err(refused(&engine, candidate.deployment, response).await);
         }
         let kind =
@@ -101,7 +107,9 @@ pub(crate) async fn attempt(
         }
         let content = if job.chat.stream && kind.starts_with("text/event-stream") {
             let strip_usage = !job.chat.include_usage;
-            Content::Stream(open_stream(trace, candidate, response, strip_usage, job.chat.choices).await?)
+            let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
+            let choices = if dropped { 1 } else { job.chat.choices };
+            Content::Stream(open_stream(trace, candidate, response, strip_usage, choices).await?)
         } else {
             Content::Whole(whole(trace, &engine, candidate, response, &kind, job.chat.stream).await?)
         };
@@ -127,6 +135,9 @@ async fn whole(
     let body = collect(response.into_body(), MOST_ANSWER_BYTES).await.map_err(|cause| broken(Some(status), &cause))?;
     match read_answer(&body) {
         Ok(_) if streamed => Err(invalid(status, "a stream was asked for, and the answer is not one")),
+        Ok(answer) if answer.finish == Some(Finish::Error) => {
+            Err(invalid(status, "the provider ended the answer with an error"))
+        }
         Ok(answer) => {
             trace.saw(answer.usage, answer.text_bytes);
             if !answer.content && answer.finish != Some(Finish::ContentFilter) {
@@ -154,7 +165,7 @@ async fn open_stream(
     let mut incoming = response.into_body();
     let mut decoder = Decoder::default();
     let mut held = BytesMut::new();
-    let (mut finish, mut finished) = (None, 0);
+    let (mut finish, mut finished) = (None, 0_u128);
     loop {
         let event = match decoder.next() {
             Ok(Some(event)) => event,
@@ -163,8 +174,8 @@ async fn open_stream(
                     decoder.push(&bytes);
                     continue;
                 }
-                Ok(None) => match decoder.rest() {
-                    Some(event) => event,
+                Ok(None) => match decoder.rest().filter(|event| event.data.is_some()) {
+                    Some(event) => crate::relay::ended(event),
                     None if finish.is_some() => return Err(empty(status, finish, None)),
                     None => return Err(broken(Some(status), "the stream ended before its first content")),
                 },
@@ -172,10 +183,8 @@ async fn open_stream(
             },
             Err(too_long) => return Err(invalid(status, &too_long.to_string())),
         };
-        let Some(data) = &event.data else {
-            held.extend_from_slice(&event.raw);
-            continue;
-        };
+        // Comments before the first content have done their work when they arrive here.
+        let Some(data) = &event.data else { continue };
         if data.starts_with(END_MARKER) {
             return Err(empty(status, finish, None));
         }
@@ -183,15 +192,21 @@ async fn open_stream(
             // Nobody has seen anything yet: better another target than an answer with a piece missing.
             return Err(invalid(status, "an event of the stream cannot be read"));
         };
-        if chunk.error.is_some() {
+        if chunk.error.is_some() || event.name.as_deref() == Some(b"error") {
             return Err(error_inside(&engine, candidate.deployment, status, &HeaderMap::new(), data));
+        }
+        if chunk.finish == Some(Finish::Error) {
+            return Err(invalid(status, "the provider ended the answer with an error"));
+        }
+        if held.len() > MOST_HELD_BYTES {
+            return Err(invalid(status, "too much came before the first content"));
         }
         trace.saw(chunk.usage, chunk.text_bytes);
         if !(strip_usage && chunk.usage_only) {
             held.extend_from_slice(&event.raw);
         }
         finish = chunk.finish.or(finish);
-        finished += chunk.finished;
+        finished |= chunk.finished;
         if chunk.content || chunk.finish == Some(Finish::ContentFilter) {
             let deployment = engine.snapshot.deployment(candidate.deployment);
             return Ok(Relay::new(

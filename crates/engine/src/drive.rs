@@ -99,6 +99,9 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
     let mut course = Course::new(&engine, job, plan);
 
     while let Some(turn) = course.next(trace.attempts()) {
+        if turn.wait >= job.deadline.monotonic.since(engine.now().monotonic) {
+            break;
+        }
         if !turn.wait.is_zero() {
             tokio::time::sleep(turn.wait).await;
         }
@@ -275,7 +278,7 @@ impl<'a> Course<'a> {
     fn learn(&mut self, turn: Turn, key: Option<KeyIndex>, failure: Failure) -> Option<ClientError> {
         let deployment = self.plan.candidates[turn.position].deployment;
         let account = self.engine.snapshot.deployment(deployment).account;
-        let Failure { meaning, status, empty_answer, .. } = failure;
+        let Failure { meaning, status, empty_answer, may_have_worked, .. } = failure;
         self.pause(deployment, key, &meaning);
         if let Some(answer) = empty_answer {
             self.empty_answer.get_or_insert((deployment, answer));
@@ -287,6 +290,11 @@ impl<'a> Course<'a> {
         };
         self.obstacles.push(Obstacle { deployment, reason, last: Some((meaning.case.clone(), status)) });
 
+        if may_have_worked && self.job.chat.side_effects {
+            // It may have been stored already: a second try could store it twice.
+            self.ahead.clear();
+            return None;
+        }
         match meaning.remedy {
             Remedy::Nobody => return Some(blame(&meaning, status)),
             Remedy::Client => {
@@ -356,7 +364,8 @@ impl<'a> Course<'a> {
                 .map(|(index, _)| PauseScope::Deployment(index))
                 .collect(),
         };
-        let why = format!("{}: {}", meaning.case, meaning.message);
+        // The provider's words may quote this request; a pause is shown to others.
+        let why = meaning.case.clone();
         for scope in scopes {
             state.pauses.pause(scope, until, &why);
         }

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use freeway_catalog::Counts;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
-use freeway_quota::{Actual, Blocked, Book, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId};
+use freeway_quota::{
+    Actual, Blocked, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule,
+};
 use freeway_router::{Deployment, Live, Snapshot};
-use freeway_store::{Recorder, Store};
+use freeway_store::{Recorder, Store, StoreError};
 use freeway_telemetry::Telemetry;
-use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId};
+use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Timestamp};
 use freeway_upstream::Client;
 
 use crate::clock::Clock;
@@ -46,6 +49,8 @@ pub struct Engine {
     pub(crate) clock: Clock,
     /// The key that each account uses next.
     pub(crate) next_key: Vec<AtomicUsize>,
+    /// How far back use matters.
+    memory: Option<Duration>,
     state: Mutex<State>,
 }
 
@@ -115,27 +120,40 @@ impl Answer {
 }
 
 impl Engine {
-    /// An engine with nothing used, counting on from what the store says was spent.
-    #[must_use]
+    /// An engine that counts on from what the store says was spent.
+    ///
+    /// # Errors
+    /// When the store cannot be read: to begin with nothing used would overrun what is used.
     pub fn new(
         setup: Setup,
         store: Arc<dyn Store>,
         recorder: Arc<Recorder>,
         telemetry: Arc<Telemetry>,
         clock: Clock,
-    ) -> Self {
+    ) -> Result<Self, StoreError> {
         let Setup { snapshot, clients, limits, scrubber } = setup;
         let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
+        let memory = Self::memory(&limits);
         let state = State {
             book: Book::new(limits, clock.now()),
             pauses: Pauses::default(),
             strikes: BTreeMap::new(),
             missing: BTreeSet::new(),
         };
-        let engine =
-            Self { snapshot, clients, scrubber, telemetry, recorder, store, clock, next_key, state: Mutex::new(state) };
-        engine.replay();
-        engine
+        let engine = Self {
+            snapshot,
+            clients,
+            scrubber,
+            telemetry,
+            recorder,
+            store,
+            clock,
+            next_key,
+            memory,
+            state: Mutex::new(state),
+        };
+        engine.replay()?;
+        Ok(engine)
     }
 
     /// What is configured.
@@ -217,21 +235,30 @@ impl Engine {
         self.state().book.settle(reservation, now, actual);
     }
 
+    /// How far back use matters: the longest window; `None` where a limit never comes back.
+    #[must_use]
+    pub fn memory(limits: &[LimitSpec]) -> Option<Duration> {
+        let never = limits.iter().any(|limit| matches!(limit.rule, Rule::Never(_)));
+        let longest = limits.iter().filter_map(LimitSpec::length).max().unwrap_or_default();
+        (!never).then(|| longest + COUNT_LAG)
+    }
+
     /// Counts what was spent before this process started.
-    fn replay(&self) {
-        const LONGEST: Duration = Duration::from_secs(32 * 86_400);
+    fn replay(&self) -> Result<(), StoreError> {
         let now = self.now();
-        let since = now.wall.before(LONGEST);
-        let Ok(spent) = self.store.spent(since) else { return };
+        let since = self.memory.map_or(Timestamp::default(), |memory| now.wall.before(memory));
+        let spent = self.store.spent(since)?;
         let by_name: BTreeMap<&str, &Deployment> =
             self.snapshot.deployments.iter().map(|deployment| (deployment.name.as_str(), deployment)).collect();
         let mut state = self.state();
         for spent in spent {
+            let counts = |counts| counts == Counts::All || spent.answered;
             let name = format!("{}/{}", spent.account, spent.model);
             for limit in by_name.get(name.as_str()).into_iter().flat_map(|deployment| &deployment.limits) {
                 let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
-                let amount = match state.book.spec(*limit).metric {
-                    Metric::Requests => 1,
+                let spec = state.book.spec(*limit);
+                let amount = match spec.metric {
+                    Metric::Requests => u64::from(counts(spec.charging.counts)),
                     Metric::Concurrency => 0,
                     Metric::InputTokens => spent.usage.input,
                     Metric::OutputTokens => spent.usage.output,
@@ -245,6 +272,7 @@ impl Engine {
                 }
             }
         }
+        Ok(())
     }
 }
 

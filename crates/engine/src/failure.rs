@@ -39,7 +39,7 @@ impl Obstacle {
             (Reason::Paused { .. }, Some((_, Some(402 | 429)))) => true,
             (Reason::Paused { why, .. }, None) => ["rate_limit", "quota", "exhausted", "credits", "payment", "limit"]
                 .iter()
-                .any(|word| why.split(':').next().is_some_and(|case| case.contains(word))),
+                .any(|word| why.contains(word)),
             (reason, _) => reason.bar() == Bar::Quota,
         }
     }
@@ -104,16 +104,23 @@ fn judge(obstacles: &[(&str, &Obstacle)], out_of_time: bool) -> (u16, &'static s
         .map(|(_, obstacle)| *obstacle)
         .filter(|obstacle| !matches!(obstacle.reason.bar(), Bar::Policy | Bar::Capability))
         .collect();
+    if obstacles.is_empty() || (out_of_time && open.is_empty()) {
+        return (504, "upstream_timeout");
+    }
     if open.is_empty() {
         let all_off = obstacles.iter().all(|(_, obstacle)| matches!(obstacle.reason, Reason::Off(_)));
         return if all_off { (404, "model_not_found") } else { (400, "unsupported_parameter") };
     }
-    if open.iter().all(|obstacle| obstacle.reason.bar() == Bar::Context)
-        || open.iter().any(|obstacle| obstacle.last.as_ref().is_some_and(|(case, _)| case == "context_too_long"))
-    {
+    let too_long = |obstacle: &&Obstacle| {
+        obstacle.reason.bar() == Bar::Context
+            || obstacle.last.as_ref().is_some_and(|(case, _)| {
+                matches!(case.as_str(), "context_too_long" | "too_large" | "request_larger_than_tpm")
+            })
+    };
+    if open.iter().all(too_long) {
         return (400, "context_length_exceeded");
     }
-    let reachable: Vec<&&Obstacle> = open.iter().filter(|obstacle| obstacle.reason.bar() != Bar::Context).collect();
+    let reachable: Vec<&&Obstacle> = open.iter().filter(|obstacle| !too_long(obstacle)).collect();
     if reachable.iter().all(|obstacle| obstacle.is_quota()) {
         return (429, "quota_exhausted");
     }

@@ -31,6 +31,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// Sent while an answer is held.
 const KEEP_ALIVE_COMMENT: &[u8] = b": waiting for the first content\n\n";
 
+/// Sent while a stream that has begun is silent.
+const STILL_THERE_COMMENT: &[u8] = b": waiting for the upstream\n\n";
 /// Sent in the place of an event that cannot be read.
 const LEFT_OUT_COMMENT: &[u8] = b": an unreadable event of the upstream was left out here\n\n";
 
@@ -59,8 +61,8 @@ pub(crate) struct Terms {
     pub(crate) strip_usage: bool,
     /// Choices that have to finish.
     pub(crate) choices: u64,
-    /// Choices that have.
-    pub(crate) finished: u64,
+    /// Choices that have, one bit for each.
+    pub(crate) finished: u128,
     /// Longest silence.
     pub(crate) gap: Duration,
     /// For events.
@@ -74,7 +76,10 @@ pub(crate) struct Relay {
     /// Bytes that were held until the commit point.
     held: Bytes,
     terms: Terms,
+    /// Ends the stream when it passes.
     silence: Pin<Box<Sleep>>,
+    /// Sends a comment when it passes, so that nothing between us and the client takes the stream for dead.
+    comment: Pin<Box<Sleep>>,
 }
 
 /// What came of looking at the upstream once more.
@@ -179,7 +184,8 @@ fn broken(cause: &str) -> ClientError {
 impl Relay {
     pub(crate) fn new(incoming: Incoming, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
         let silence = Box::pin(tokio::time::sleep(terms.gap));
-        Self { incoming: Some(incoming), decoder, held, terms, silence }
+        let comment = Box::pin(tokio::time::sleep(KEEP_ALIVE));
+        Self { incoming: Some(incoming), decoder, held, terms, silence, comment }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, trace: &mut Trace) -> Poll<Step> {
@@ -208,6 +214,10 @@ impl Relay {
                 }
                 Poll::Ready(None) => return Poll::Ready(self.end(passed, trace)),
                 Poll::Pending => {
+                    if self.comment.as_mut().poll(context).is_ready() {
+                        self.comment.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
+                        return Poll::Ready(Step::Bytes(Bytes::from_static(STILL_THERE_COMMENT)));
+                    }
                     ready!(self.silence.as_mut().poll(context));
                     let cause = format!("silent for {} s", self.terms.gap.as_secs());
                     return Poll::Ready(if self.is_finished() {
@@ -241,10 +251,17 @@ impl Relay {
             passed.extend_from_slice(&event.raw);
             return None;
         };
-        self.silence.as_mut().reset(tokio::time::Instant::now() + self.terms.gap);
+        if event.name.as_deref() == Some(b"error") {
+            let message = read_chunk(data).and_then(|chunk| chunk.error).map(|error| error.message);
+            let cause = message.unwrap_or_else(|| "the provider sent an error".to_owned());
+            return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
+        }
+        let now = tokio::time::Instant::now();
+        self.silence.as_mut().reset(now + self.terms.gap);
+        self.comment.as_mut().reset(now + KEEP_ALIVE);
         if data.starts_with(END_MARKER) {
-            if self.terms.finished == 0 {
-                let cause = "the end marker came without a finish reason".to_owned();
+            if !self.is_finished() {
+                let cause = "the end marker came before every choice had its finish reason".to_owned();
                 return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
             }
             passed.extend_from_slice(&event.raw);
@@ -262,7 +279,7 @@ impl Relay {
         if let Some(error) = chunk.error {
             return Some(Step::Broken(std::mem::take(passed).freeze(), error.message));
         }
-        self.terms.finished += chunk.finished;
+        self.terms.finished |= chunk.finished;
         if chunk.finish == Some(freeway_dialect::openai_chat::Finish::Error) {
             return Some(Step::Broken(
                 std::mem::take(passed).freeze(),
@@ -278,14 +295,13 @@ impl Relay {
     /// The upstream has closed the body properly.
     fn end(&mut self, mut passed: BytesMut, trace: &mut Trace) -> Step {
         self.incoming = None;
-        // Some providers leave out the last line end.
+        // Some providers leave out the last line end. What is left of a cut line or comment goes nowhere: with
+        // what we send next it would make one broken event.
         if let Some(event) = self.decoder.rest()
-            && let Some(step) = self.pass(&event, &mut passed, trace)
+            && event.data.is_some()
+            && let Some(step) = self.pass(&ended(event), &mut passed, trace)
         {
-            return match step {
-                Step::Complete(bytes) => Step::Complete(with_line_end(&bytes)),
-                step => step,
-            };
+            return step;
         }
         if self.is_finished() {
             self.complete(passed)
@@ -302,7 +318,7 @@ impl Relay {
     }
 
     fn is_finished(&self) -> bool {
-        self.terms.finished >= self.terms.choices
+        u64::from(self.terms.finished.count_ones()) >= self.terms.choices
     }
 
     /// Reads what is left of a stream that has ended, so that its connection can serve again.
@@ -321,8 +337,9 @@ impl Relay {
     }
 }
 
-fn with_line_end(bytes: &Bytes) -> Bytes {
-    let mut whole = BytesMut::from(&bytes[..]);
-    whole.extend_from_slice(b"\n\n");
-    whole.freeze()
+/// An event whose empty line is missing, with it.
+pub(crate) fn ended(event: Event) -> Event {
+    let mut raw = BytesMut::from(&event.raw[..]);
+    raw.extend_from_slice(b"\n\n");
+    Event { raw: raw.freeze(), ..event }
 }

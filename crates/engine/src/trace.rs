@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freeway_dialect::ClientError;
-use freeway_quota::{Actual, ReservationId};
+use freeway_quota::{Actual, Demand, ReservationId};
 use freeway_router::{cost, units};
 use freeway_store::{AttemptRecord, RequestRecord};
 use freeway_telemetry::Event;
@@ -14,6 +14,10 @@ use crate::engine::{Ask, Engine};
 
 /// Status recorded for a client that left.
 const CLIENT_LEFT: u16 = 499;
+/// A reported figure is believed up to so many times what was thought possible …
+const BELIEVED: u64 = 4;
+/// … and so many tokens that the provider may have added of its own.
+const HIDDEN_PROMPT: u64 = 20_000;
 /// Bytes to a token, for text whose tokens nobody reported.
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -34,6 +38,8 @@ struct Flight {
     reservation: ReservationId,
     sent: Now,
     expected_input: u64,
+    /// More than this nobody can have used: such a report is not believed.
+    most: Usage,
     status: Option<u16>,
     usage: Option<Usage>,
     text_bytes: u64,
@@ -93,7 +99,7 @@ impl Trace {
         key: Option<KeyIndex>,
         reservation: ReservationId,
         sent: Now,
-        expected_input: u64,
+        demand: &Demand,
     ) {
         self.land(&Ending::Broken { outcome: "superseded", message: None });
         self.flight = Some(Flight {
@@ -101,7 +107,12 @@ impl Trace {
             key,
             reservation,
             sent,
-            expected_input,
+            expected_input: demand.input.expected,
+            most: Usage {
+                input: demand.input.most.saturating_mul(BELIEVED).saturating_add(HIDDEN_PROMPT),
+                output: demand.output.most.saturating_mul(BELIEVED).saturating_add(HIDDEN_PROMPT),
+                ..Usage::default()
+            },
             status: None,
             usage: None,
             text_bytes: 0,
@@ -121,7 +132,12 @@ impl Trace {
     /// Content or usage passed by.
     pub(crate) fn saw(&mut self, usage: Option<Usage>, text_bytes: u64) {
         if let Some(flight) = &mut self.flight {
-            flight.usage = usage.or(flight.usage);
+            let believed = usage.filter(|usage| usage.input <= flight.most.input && usage.output <= flight.most.output);
+            flight.usage = match (flight.usage, believed) {
+                // Cumulative reports grow; reports by choice are at least as large as the largest.
+                (Some(earlier), Some(later)) => Some(larger(earlier, later)),
+                (earlier, later) => later.or(earlier),
+            };
             flight.text_bytes += text_bytes;
             flight.begun |= text_bytes > 0;
         }
@@ -230,6 +246,16 @@ impl Drop for Trace {
     fn drop(&mut self) {
         self.land(&Ending::Broken { outcome: "cancelled", message: None });
         self.finish(CLIENT_LEFT, "cancelled", None);
+    }
+}
+
+/// The greater of two reports, figure by figure.
+fn larger(one: Usage, other: Usage) -> Usage {
+    Usage {
+        input: one.input.max(other.input),
+        cached_input: one.cached_input.max(other.cached_input),
+        output: one.output.max(other.output),
+        reasoning: one.reasoning.max(other.reasoning),
     }
 }
 

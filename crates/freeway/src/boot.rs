@@ -20,7 +20,8 @@ pub(crate) struct Gateway {
     recorder: Arc<Recorder>,
     telemetry: Arc<Telemetry>,
     store: Arc<dyn Store>,
-    retention: Duration,
+    /// How long requests are remembered; `None`: for ever, because of a limit that never comes back.
+    retention: Option<Duration>,
 }
 
 impl Gateway {
@@ -56,14 +57,17 @@ impl Gateway {
             .collect();
         let keys = Keys::new(&settings.keys, &client_keys);
 
+        // What a limit still counts must not be forgotten.
+        let retention = Engine::memory(&limits).map(|memory| memory.max(settings.retention));
         let setup = Setup { snapshot, clients, limits, scrubber: Scrubber::new(secrets) };
         let engine =
-            Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start());
+            Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start())
+                .map_err(|error| error.to_string())?;
         let engine = Arc::new(engine);
         let server = Server::bind(settings.listen, Arc::clone(&engine), keys)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-        Ok(Self { server, engine, recorder, telemetry, store, retention: settings.retention })
+        Ok(Self { server, engine, recorder, telemetry, store, retention })
     }
 
     /// Serves until the process is asked to stop.
@@ -71,11 +75,13 @@ impl Gateway {
         let Self { server, engine, recorder, telemetry, store, retention } = self;
         let address = server.address().map_err(|error| error.to_string())?.to_string();
         telemetry.tell(engine.now().wall, &Event::Listening { address: &address });
-        let forgetting = tokio::spawn(forget(store, Arc::clone(&engine), retention));
+        let forgetting = retention.map(|retention| tokio::spawn(forget(store, Arc::clone(&engine), retention)));
         let stopping = tokio::spawn(stop_on_signal(server.shutdown()));
         server.run().await;
         telemetry.tell(engine.now().wall, &Event::Stopping);
-        forgetting.abort();
+        if let Some(forgetting) = forgetting {
+            forgetting.abort();
+        }
         stopping.abort();
         tokio::task::spawn_blocking(move || recorder.finish()).await.map_err(|error| error.to_string())
     }

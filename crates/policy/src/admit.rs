@@ -142,7 +142,8 @@ fn tier(rules: &Rules, key: Option<&ClientKeyRule>, wished: Option<&str>) -> Res
 }
 
 fn data(rules: &Rules, key: Option<&ClientKeyRule>, wished: Option<&str>) -> Result<DataClass, Denial> {
-    let own = key.and_then(|key| key.data);
+    // A client key that names no class has the server's: for clients, that is a ceiling too.
+    let own = key.map(|key| key.data.unwrap_or(rules.data));
     let Some(word) = wished else { return Ok(own.unwrap_or(rules.data)) };
     let class = DataClass::parse(word).ok_or_else(|| Denial::Unknown {
         header: "x-freeway-data",

@@ -106,6 +106,19 @@ impl LimitSpec {
         })
     }
 
+    /// Whether two limits count alike, whatever their amounts.
+    #[must_use]
+    pub fn counts_like(&self, other: &Self) -> bool {
+        let same_rule = match (&self.rule, &other.rule) {
+            (Rule::Rolling(one), Rule::Rolling(two)) | (Rule::Bucket(one), Rule::Bucket(two)) => one == two,
+            (Rule::Calendar(one, here), Rule::Calendar(two, there)) => one == two && here == there,
+            (Rule::Never(one), Rule::Never(two)) => one == two,
+            (Rule::Concurrency, Rule::Concurrency) => true,
+            _ => false,
+        };
+        same_rule && self.charging == other.charging
+    }
+
     /// The length after which a charge is sure to be back, for windows that have one.
     #[must_use]
     pub fn length(&self) -> Option<Duration> {

@@ -16,6 +16,8 @@ const BYTES_PER_TOKEN: u64 = 3;
 const MOST_BYTES_PER_TOKEN: u64 = 6;
 /// Tokens that a picture, a sound or a document is taken for.
 const TOKENS_PER_ATTACHMENT: u64 = 1_500;
+/// Tokens that one can be at most, wherever a provider's own formula is not known.
+const MOST_TOKENS_PER_ATTACHMENT: u64 = 50_000;
 /// Output that is expected where nothing has been measured.
 const EXPECTED_OUTPUT: u64 = 1_000;
 /// Output that is possible where neither the request nor the catalogue says.
@@ -26,7 +28,9 @@ const MOST_OUTPUT: u64 = 32_768;
 pub fn demand(request: &ChatRequest, deployment: &Deployment) -> Demand {
     let input = Bound {
         expected: request.text_bytes.div_ceil(BYTES_PER_TOKEN) + request.attachments * TOKENS_PER_ATTACHMENT,
-        most: u64::try_from(request.body.len()).unwrap_or(u64::MAX),
+        most: u64::try_from(request.body.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(request.attachments.saturating_mul(MOST_TOKENS_PER_ATTACHMENT)),
     };
     let cap = request.max_output.into_iter().chain(deployment.max_output).min();
     let most = cap.or(deployment.context).unwrap_or(MOST_OUTPUT);

@@ -22,7 +22,9 @@ pub struct Snapshot {
     pub rules: Rules,
     /// Whether what a target does not take is left out of the request, where no alias says otherwise.
     pub drop_unsupported: bool,
-    /// Every other name under which deployments can be called.
+    /// Deployments by `account/model`, under every id of theirs.
+    exact: BTreeMap<String, DeploymentIndex>,
+    /// Deployments by their model's id alone.
     names: BTreeMap<String, Vec<DeploymentIndex>>,
 }
 
@@ -159,10 +161,11 @@ impl Snapshot {
         drop_unsupported: bool,
         other_ids: &[(DeploymentIndex, String)],
     ) -> Self {
+        let mut exact = BTreeMap::new();
         let mut names: BTreeMap<String, Vec<DeploymentIndex>> = BTreeMap::new();
         for (position, deployment) in deployments.iter().enumerate() {
             let index = DeploymentIndex::new(position);
-            names.entry(deployment.name.clone()).or_default().push(index);
+            exact.insert(deployment.name.clone(), index);
             names.entry(deployment.model.clone()).or_default().push(index);
             if deployment.modality == Modality::Chat && deployment.off.is_none() {
                 names.entry(AUTO.to_owned()).or_default().push(index);
@@ -171,13 +174,13 @@ impl Snapshot {
         for (index, id) in other_ids {
             let account = &accounts[deployments[index.get()].account.get()].id;
             names.entry(id.clone()).or_default().push(*index);
-            names.entry(format!("{account}/{id}")).or_default().push(*index);
+            exact.entry(format!("{account}/{id}")).or_insert(*index);
         }
         for targets in names.values_mut() {
             targets.sort_unstable();
             targets.dedup();
         }
-        Self { accounts, deployments, aliases, rules, drop_unsupported, names }
+        Self { accounts, deployments, aliases, rules, drop_unsupported, exact, names }
     }
 
     /// The account of a deployment.
@@ -200,7 +203,13 @@ impl Snapshot {
         if let Some(alias) = self.aliases.get(name) {
             return Ok(Named { targets: &alias.targets, alias: Some(alias), explicit: false });
         }
-        match self.names.get(name).map(Vec::as_slice) {
+        if let Some(target) = self.exact.get(name) {
+            return Ok(Named { targets: std::slice::from_ref(target), alias: None, explicit: true });
+        }
+        // A name that begins with an account's is that account's: it never means another one's model.
+        let names_account =
+            name.split_once('/').is_some_and(|(account, _)| self.accounts.iter().any(|own| own.id == account));
+        match self.names.get(name).filter(|_| !names_account).map(Vec::as_slice) {
             Some(targets) if name == AUTO => Ok(Named { targets, alias: None, explicit: false }),
             Some(targets @ [_]) => Ok(Named { targets, alias: None, explicit: true }),
             Some(targets) => Err(NameError::Ambiguous {

@@ -10,11 +10,13 @@
 mod auth;
 mod body;
 mod face;
+mod framing;
 mod intake;
 mod listen;
 mod openapi;
 mod operator;
 mod origin;
+mod patient;
 mod respond;
 mod route;
 

@@ -17,15 +17,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::auth::Keys;
 use crate::body::Reply;
 use crate::face::openai;
 use crate::intake::read_json;
+use crate::patient::Patient;
 use crate::respond::{self, Answer};
 use crate::route::{Access, Found, Route, Target, find};
-use crate::{openapi, operator, origin};
+use crate::{framing, openapi, operator, origin};
 
 /// A client has so long to send its headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
@@ -100,33 +102,32 @@ impl Server {
     /// Serves until it is told to stop and the requests in flight are over.
     pub async fn run(self) {
         let Self { listener, gate } = self;
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = JoinSet::new();
         let mut stop = gate.stop.subscribe();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
+            while connections.try_join_next().is_some() {}
             let Ok((stream, _)) = accepted else {
                 // Out of file descriptors, or the client has gone already.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if connections.len() >= MOST_CONNECTIONS {
                 let now = gate.engine.now();
                 gate.engine.telemetry().tell(now.wall, &Event::TurnedAway { reason: "connections" });
                 continue;
-            };
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move {
-                serve_connection(gate, stream).await;
-                drop(place);
-            });
+            }
+            connections.spawn(serve_connection(Arc::clone(&gate), stream));
         }
         gate.ready.store(false, Ordering::Relaxed);
         drop(listener);
-        let all = u32::try_from(MOST_CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(DRAIN_LIMIT, places.acquire_many(all)).await;
+        let drained = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN_LIMIT, drained).await;
+        // Whoever is still there is cut off; what they used is settled and recorded as they are dropped.
+        connections.shutdown().await;
     }
 }
 
@@ -145,7 +146,7 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
         .max_headers(MOST_HEADERS)
         .max_buf_size(MOST_HEADER_BYTES)
         .half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(Patient::new(TokioIo::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -178,8 +179,23 @@ fn pass_gates<'a>(
         gate.engine.telemetry().tell(gate.engine.now().wall, &Event::TurnedAway { reason: &reason });
         Box::new(respond::error(&error))
     };
+    framing::check(request.headers()).map_err(|error| Box::new(closing(*refuse(error))))?;
     origin::check(request.uri(), request.headers(), gate.loopback).map_err(refuse)?;
-    let (route, rest) = match find(request.method(), request.uri().path()) {
+    let found = find(request.method(), request.uri().path());
+    if let Found::Route(route, rest) = found
+        && route.access == Access::Open
+    {
+        return Ok((route, rest, Caller::Operator));
+    }
+    // Without a key nobody learns which paths there are.
+    let Some(caller) = gate.keys.caller(request.headers()) else {
+        return Err(refuse(ClientError::new(
+            401,
+            "invalid_api_key",
+            "a valid key is needed, as `authorization: Bearer KEY`",
+        )));
+    };
+    let (route, rest) = match found {
         Found::Route(route, rest) => (route, rest),
         Found::OtherMethod(methods) => return Err(Box::new(respond::other_method(&methods))),
         Found::Nothing => {
@@ -190,16 +206,6 @@ fn pass_gates<'a>(
             };
             return Err(refuse(ClientError::new(404, "not_found", message)));
         }
-    };
-    if route.access == Access::Open {
-        return Ok((route, rest, Caller::Operator));
-    }
-    let Some(caller) = gate.keys.caller(request.headers()) else {
-        return Err(refuse(ClientError::new(
-            401,
-            "invalid_api_key",
-            "a valid key is needed, as `authorization: Bearer KEY`",
-        )));
     };
     if route.access == Access::Operator && caller != Caller::Operator {
         return Err(refuse(ClientError::new(403, "permission_denied", "this needs the operator's key")));

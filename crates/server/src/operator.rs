@@ -81,7 +81,9 @@ pub(crate) async fn requests(
             .at("limit"));
         }
     };
-    let before = query.get("before").map(|text| instant("before", text)).transpose()?;
+    let before = query.get("before").map(|id| id.parse::<RequestId>()).transpose();
+    let before =
+        before.map_err(|error| ClientError::new(400, "invalid_value", format!("`before`: {error}")).at("before"))?;
     let own = (caller != Caller::Operator).then_some(name);
     let found = blocking(move || engine.store().requests(Page { caller: own, most, before })).await?;
     let rows: Vec<Value> = found.iter().map(summary).collect();
@@ -193,7 +195,11 @@ async fn blocking<T: Send + 'static>(
 /// The parameters of a query string.
 fn parameters(query: &str) -> BTreeMap<String, String> {
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (decode(name), decode(value))).collect()
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decode(name), decode(value)))
+        .collect()
 }
 
 fn instant(name: &str, text: &str) -> Result<Timestamp, ClientError> {

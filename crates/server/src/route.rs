@@ -71,7 +71,7 @@ pub const ROUTES: &[Route] = &[
         Target::Explain,
         "The plan for a request body; nothing is sent",
     ),
-    route("GET", "/freeway/v1/openapi.json", Access::AnyKey, Target::OpenApi, "This description"),
+    route("GET", "/freeway/v1/openapi.json", Access::Operator, Target::OpenApi, "This description"),
 ];
 
 const fn route(

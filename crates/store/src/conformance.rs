@@ -21,7 +21,7 @@ pub fn run(store: &dyn Store) {
     store.append(&records[..1]).unwrap();
     let all = store.requests(Page { caller: None, most: 10, before: None }).unwrap();
     assert_eq!(all.iter().map(|request| request.id).collect::<Vec<_>>(), [records[2].id, records[1].id, records[0].id]);
-    let older = store.requests(Page { caller: None, most: 1, before: Some(day(101)) }).unwrap();
+    let older = store.requests(Page { caller: None, most: 1, before: Some(records[2].id) }).unwrap();
     assert_eq!(older[0].id, records[1].id, "pages go back in time");
     let of =
         |caller: &str| store.requests(Page { caller: Some(caller.to_owned()), most: 10, before: None }).unwrap().len();

@@ -44,7 +44,8 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     fn usage(&self, by: UsageKey, since: Timestamp) -> Result<Vec<UsageRow>, StoreError>;
 
-    /// What every attempt since an instant charged, oldest first: for counting on after a restart.
+    /// What every attempt since an instant charged, oldest first, without those of which nothing was sent: for
+    /// counting on after a restart.
     ///
     /// # Errors
     /// When the store cannot be read.

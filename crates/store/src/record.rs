@@ -78,8 +78,8 @@ pub struct Page {
     pub caller: Option<String>,
     /// At most so many.
     pub most: u32,
-    /// Only those received before this instant.
-    pub before: Option<Timestamp>,
+    /// Only those that came before this one.
+    pub before: Option<RequestId>,
 }
 
 /// What use is added up by.

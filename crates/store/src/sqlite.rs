@@ -205,9 +205,9 @@ impl Store for Sqlite {
     fn requests(&self, page: Page) -> Result<Vec<RequestRecord>, StoreError> {
         let reader = self.reader()?;
         let mut rows = reader.prepare_cached(
-            "SELECT * FROM request WHERE received_at < ?1 AND (?3 IS NULL OR caller = ?3) ORDER BY received_at DESC, id DESC LIMIT ?2",
+            "SELECT * FROM request WHERE (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR caller = ?3) ORDER BY id DESC LIMIT ?2",
         )?;
-        let before = page.before.map_or(i64::MAX, Timestamp::as_micros);
+        let before = page.before.map(|id| id.to_string());
         Ok(rows.query_map(params![before, page.most, page.caller], read_request)?.collect::<Result<_, _>>()?)
     }
 
@@ -242,7 +242,9 @@ impl Store for Sqlite {
 
     fn spent(&self, since: Timestamp) -> Result<Vec<Spent>, StoreError> {
         let reader = self.reader()?;
-        let mut rows = reader.prepare_cached("SELECT * FROM attempt WHERE sent_at >= ?1 ORDER BY sent_at")?;
+        let mut rows = reader.prepare_cached(
+            "SELECT * FROM attempt WHERE sent_at >= ?1 AND outcome <> 'connection_failed' ORDER BY sent_at",
+        )?;
         let rows = rows.query_map([since.as_micros()], |row| {
             let attempt = read_attempt(row)?;
             Ok(Spent {

@@ -34,8 +34,8 @@ pub struct Chunk {
     pub content: bool,
     /// How a choice ended, if one ends here.
     pub finish: Option<Finish>,
-    /// Choices that end here.
-    pub finished: u64,
+    /// The choices that end here, one bit for each index.
+    pub finished: u128,
     /// What was used so far, if the provider says so.
     pub usage: Option<Usage>,
     /// Whether it is there for its usage alone: no choices.
@@ -79,8 +79,12 @@ struct Groq<'a> {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
-    #[serde(borrow, default, alias = "message")]
+    #[serde(default)]
+    index: Option<u32>,
+    #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Delta<'a>>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -141,7 +145,7 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, Option<UpstreamError>> {
     if let Some(error) = read_error(&parsed) {
         return Err(Some(error));
     }
-    let Some(choices) = &parsed.choices else { return Err(None) };
+    let Some(choices) = &parsed.choices else { return Err(bare_error(body)) };
     let text_bytes = choices.iter().map(text_bytes).sum();
     Ok(Answer {
         content: choices.iter().any(holds_content),
@@ -159,13 +163,13 @@ pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
     let usage = usage(&parsed);
     let choices = parsed.choices.as_deref().unwrap_or_default();
     if error.is_none() && parsed.choices.is_none() && usage.is_none() {
-        // Not a chunk we know; it passes, and says nothing.
-        return Some(Chunk::default());
+        // Not a chunk we know. Either it is an error without its wrapping, or it passes and says nothing.
+        return Some(Chunk { error: bare_error(data), ..Chunk::default() });
     }
     Some(Chunk {
         content: choices.iter().any(holds_content),
         finish: choices.iter().find_map(finish),
-        finished: u64::try_from(choices.iter().filter_map(finish).count()).unwrap_or(0),
+        finished: choices.iter().filter(|choice| finish(choice).is_some()).map(bit).fold(0, |bits, bit| bits | bit),
         usage_only: choices.is_empty() && usage.is_some(),
         usage,
         error,
@@ -173,8 +177,20 @@ pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
     })
 }
 
+/// A choice's index as a bit.
+fn bit(choice: &Choice<'_>) -> u128 {
+    1_u128.checked_shl(choice.index.unwrap_or(0)).unwrap_or(0)
+}
+
+/// An error whose fields stand in the body itself.
+fn bare_error(body: &[u8]) -> Option<UpstreamError> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    UpstreamError::read(&value)
+}
+
 fn read_error(parsed: &Body<'_>) -> Option<UpstreamError> {
-    let raw = parsed.error.filter(|raw| raw.get() != "null")?;
+    let raw =
+        parsed.error.filter(|raw| raw.get().starts_with('{') || (raw.get().starts_with('"') && raw.get() != "\"\""))?;
     let mut holder = serde_json::Map::new();
     holder.insert("error".to_owned(), serde_json::from_str(raw.get()).ok()?);
     UpstreamError::read(&Value::Object(holder))
@@ -185,9 +201,14 @@ fn says_something(raw: Option<&RawValue>) -> bool {
     raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}"))
 }
 
+/// The message of a whole answer, and the delta of a chunk; some providers send both.
+fn parts<'a, 'b>(choice: &'b Choice<'a>) -> impl Iterator<Item = &'b Delta<'a>> {
+    choice.delta.iter().chain(&choice.message)
+}
+
 fn holds_content(choice: &Choice<'_>) -> bool {
     says_something(choice.text)
-        || choice.delta.as_ref().is_some_and(|delta| {
+        || parts(choice).any(|delta| {
             says_something(delta.content)
                 || says_something(delta.refusal)
                 || says_something(delta.reasoning_content)
@@ -203,10 +224,10 @@ fn text_bytes(choice: &Choice<'_>) -> u64 {
         raw.filter(|_| says_something(raw))
             .map_or(0, |raw| u64::try_from(raw.get().len()).unwrap_or(0).saturating_sub(2))
     };
-    length(choice.text)
-        + choice.delta.as_ref().map_or(0, |delta| {
-            length(delta.content) + length(delta.reasoning_content) + length(delta.reasoning) + length(delta.refusal)
-        })
+    let of = |delta: &Delta<'_>| {
+        length(delta.content) + length(delta.reasoning_content) + length(delta.reasoning) + length(delta.refusal)
+    };
+    length(choice.text) + parts(choice).map(of).max().unwrap_or(0)
 }
 
 fn finish(choice: &Choice<'_>) -> Option<Finish> {
@@ -301,6 +322,18 @@ mod tests {
         let error = read_chunk(br#"{"error":{"message":"boom"}}"#).unwrap();
         assert_eq!(error.error.unwrap().message, "boom");
         assert_eq!(read_chunk(b"{\"choices\":"), None);
+    }
+
+    #[test]
+    fn odd_shapes_of_good_answers_and_of_errors() {
+        let both = read_chunk(br#"{"choices":[{"index":2,"delta":{"content":"a"},"message":{"content":"a"},"finish_reason":"stop"}],"error":false}"#);
+        let both = both.unwrap();
+        assert!(both.content && both.error.is_none());
+        assert_eq!((both.finished, both.text_bytes), (0b100, 1));
+        let bare =
+            read_answer(br#"{"object":"error","message":"Rate limit exceeded","code":429}"#).unwrap_err().unwrap();
+        assert_eq!(bare.code.as_deref(), Some("429"));
+        assert!(read_chunk(br#"{"message":"boom","type":"server_error"}"#).unwrap().error.is_some());
     }
 
     #[test]

@@ -138,10 +138,16 @@ impl ChatRequest {
                 Cow::Borrowed("\"stream_options\":{\"include_usage\":true},"),
             ),
             Some(place) => {
-                let mut options: serde_json::Map<String, serde_json::Value> =
-                    serde_json::from_slice(&self.body[place.clone()]).unwrap_or_default();
-                options.insert("include_usage".to_owned(), true.into());
-                (place.clone(), Cow::Owned(serde_json::Value::Object(options).to_string()))
+                // The client's other options keep their own text.
+                let fields =
+                    serde_json::from_slice::<TopLevel<'_>>(&self.body[place.clone()]).map_or(Vec::new(), |own| own.0);
+                let mut options = String::from("{\"include_usage\":true");
+                for (name, value) in fields.iter().filter(|(name, _)| name != "include_usage") {
+                    let name = serde_json::to_string(name).unwrap_or_default();
+                    options.push_str(&format!(",{name}:{}", value.get()));
+                }
+                options.push('}');
+                (place.clone(), Cow::Owned(options))
             }
         }
     }
@@ -168,8 +174,11 @@ impl ChatRequest {
             }
             "stream" => self.stream = serde_json::from_str(value).map_err(|_| invalid("stream", "true or false"))?,
             "stream_options" => {
+                if !value.starts_with('{') {
+                    return Err(invalid("stream_options", "an object"));
+                }
                 self.include_usage = serde_json::from_str::<StreamOptions>(value)
-                    .map_err(|_| invalid("stream_options", "an object"))?
+                    .map_err(|_| invalid("stream_options", "an object with true or false in `include_usage`"))?
                     .include_usage
                     .unwrap_or(false);
             }
@@ -387,8 +396,8 @@ mod tests {
             r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#
         );
         assert_eq!(
-            asked(r#","stream_options":{"include_usage":false,"x":1}"#),
-            r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1}}"#
+            asked(r#","stream_options":{"include_usage":false,"x":1e400}"#),
+            r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1e400}}"#
         );
         let already = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
         assert_eq!(rewritten(already, "m", true), already);

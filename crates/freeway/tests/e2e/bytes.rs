@@ -82,7 +82,8 @@ async fn only_what_a_provider_needs_to_see_arrives() {
     let log = a.sim.log();
     let mut names: Vec<&str> = log[0].headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
-    let expected = ["accept", "accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"];
+    let expected =
+        ["accept", "accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"];
     assert_eq!(names, expected, "{:?}", log[0].headers);
     assert_eq!(log[0].header("authorization"), Some("Bearer sk-test-upstream"));
     assert_eq!(log[0].header("accept-encoding"), Some("identity"));

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::{End, Home};
 use crate::http::{Ask, find};
+use crate::patience::until;
 use crate::upstream::{Upstream, in_order};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +82,9 @@ async fn keys_and_words_show_nowhere() {
     let [operator, client, first, second, wrong, foreign] = CANARIES;
     let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
     let a = a.account(&format!("cost = \"free\"\nkeys = [\"{first}\", \"{second}\"]"));
-    let echo = format!("Incorrect API key provided: {first}, {second}. See https://user:{foreign}@host.test/{first}?key={first} and {foreign}");
+    let echo = format!(
+        "Incorrect API key provided: {first}, {second}. See https://user:{foreign}@host.test/{first}?key={first} and {foreign}"
+    );
     let home = Home::new(&format!(
         "[server]\nkeys = [\"{operator}\"]\n[client_keys.ci]\nkey = \"{client}\"\n[store]\nurl = \"sqlite:ledger.db\"\n{}",
         in_order(&[&a, &b])
@@ -102,7 +105,7 @@ async fn keys_and_words_show_nowhere() {
             seen.push_str(&reply.everything().replace(PRIVATE, ""));
             let id = reply.head.header("x-freeway-request-id").unwrap().to_owned();
             let ask = Ask::get(&format!("/freeway/v1/requests/{id}")).key(operator);
-            let request = crate::patience::until("the ledger knows", async || {
+            let request = until("the ledger knows", async || {
                 let reply = gateway.ask(&ask).await;
                 (reply.head.status == 200).then(|| reply.everything())
             })
@@ -113,7 +116,9 @@ async fn keys_and_words_show_nowhere() {
     // A stream that breaks with the key in its words, keys that are wrong, and keys where none belong.
     let text = r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#;
     let stream = format!("data: {text}\n\ndata: {{\"error\":{{\"message\":\"{echo}\"}}}}\n\n");
-    b.always(&json!({"fault": "status", "status": 200, "body": stream, "content_type": "text/event-stream"}).to_string());
+    b.always(
+        &json!({"fault": "status", "status": 200, "body": stream, "content_type": "text/event-stream"}).to_string(),
+    );
     let asks = [
         Ask::body(body(true)).key(operator),
         Ask::body(body(false)).key(wrong),

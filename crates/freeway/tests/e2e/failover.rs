@@ -122,7 +122,12 @@ async fn with_a_feature_unverified_one_other_target_is_asked_and_then_the_first_
     }
     let gateway = Gateway::start(&in_order(&all.iter().collect::<Vec<_>>())).await;
     let reply = gateway.ask(&Ask::chat("pair", true)).await;
-    assert_eq!((reply.head.status, &reply.json()["error"]["message"]), (400, &"first".into()), "{}", reply.everything());
+    assert_eq!(
+        (reply.head.status, &reply.json()["error"]["message"]),
+        (400, &"first".into()),
+        "{}",
+        reply.everything()
+    );
     assert_eq!(all.iter().map(Upstream::asked).collect::<Vec<_>>(), [1, 1, 0]);
 }
 

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use crate::http::{Ask, Connection, Reply};
 use crate::patience::until;
 
-/// The line in which the program says where it listens.
-const ADDRESS: &str = "Point an OpenAI client at  http://";
+/// How the line in which the program says where it listens names the address.
+const ADDRESS: &str = "http://127.0.0.1:";
 
 /// The program, serving; it is killed when this is dropped.
 pub(crate) struct Gateway {
@@ -108,7 +108,8 @@ impl Gateway {
         Home::new(text).serve().await
     }
 
-    async fn run(mut command: Command) -> Self {
+    /// Runs the program until it says where it listens.
+    pub(crate) async fn run(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -195,9 +196,11 @@ fn listen(pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>, mut found:
                 said.push_str(&line);
                 said.push('\n');
             }
-            let address = line.strip_prefix(ADDRESS).and_then(|rest| rest.split('/').next()?.parse().ok());
-            if let (Some(address), Some(found)) = (address, found.take_if(|_| address.is_some())) {
-                let _ = found.send(address);
+            let port = line.split_once(ADDRESS).and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+            if let Some(port) = port
+                && let Some(found) = found.take()
+            {
+                let _ = found.send(SocketAddr::from(([127, 0, 0, 1], port)));
             }
         }
     });

@@ -27,7 +27,9 @@ pub(crate) fn check_error(reply: &Reply, expected: Told, context: &str) -> Strin
     let id = reply.head.header("x-request-id");
     assert!(id.is_some() && id == reply.head.header("x-freeway-request-id"), "{context}");
     match (retry_after, reply.head.number("retry-after")) {
-        (Some(expected), Some(told)) => assert!((expected.saturating_sub(5)..=expected + 1).contains(&told), "{context}"),
+        (Some(expected), Some(told)) => {
+            assert!((expected.saturating_sub(5)..=expected + 1).contains(&told), "{context}")
+        }
         (expected, told) => assert_eq!(expected, told, "{context}"),
     }
     let body = reply.json();
@@ -126,7 +128,11 @@ async fn an_absurd_hint_is_bounded() {
         let gateway = Gateway::start(&a.table()).await;
         let reply = gateway.ask(&Ask::chat("a/a-model", false)).await;
         assert_eq!(reply.head.status, 429, "{hint}: {}", reply.everything());
-        assert!(reply.head.number("retry-after").is_some_and(|wait| (1..=month).contains(&wait)), "{hint}: {:?}", reply.head);
+        assert!(
+            reply.head.number("retry-after").is_some_and(|wait| (1..=month).contains(&wait)),
+            "{hint}: {:?}",
+            reply.head
+        );
     }
 }
 
@@ -156,9 +162,14 @@ async fn of_several_failures_the_one_that_passes_decides() {
         ([gone, key], told(502, "upstream_refused_key", false, None)),
         ([gone, down], unavailable),
         ([down, key], unavailable),
-        // One is used up for ten minutes, the other may be back at once.
-        ([limited, down], unavailable),
-        ([down, limited], unavailable),
     ];
     each(cases, |(faults, expected)| check_mixed(faults, expected)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_back_at_once_is_not_made_to_wait_for_what_is_used_up() {
+    let limited = r#"{"fault":"status","status":429,"headers":{"retry-after":"600"}}"#;
+    let down = r#"{"fault":"status","status":503}"#;
+    let unavailable = told(503, "upstream_unavailable", true, Some(1));
+    each([[limited, down], [down, limited]], move |faults| check_mixed(faults, unavailable)).await;
 }

@@ -8,12 +8,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod bytes;
+mod commands;
 mod explain;
 mod failover;
 mod faults;
+mod framing;
+mod gates;
 mod gateway;
-mod http;
 mod gone;
+mod http;
+mod intake;
 mod last_word;
 mod limits;
 mod patience;

@@ -6,7 +6,7 @@ use crate::faults::{FAULTS, Told};
 use crate::gateway::Gateway;
 use crate::http::{Ask, Reply};
 use crate::last_word::check_error;
-use crate::patience::each;
+use crate::patience::{each, until};
 use crate::upstream::{Upstream, in_order};
 
 const TRAINS: &str = "cost = \"free\"\ndata = { trains = \"yes\", retention_days = 0 }";
@@ -121,7 +121,13 @@ async fn a_wish_that_is_not_understood_is_refused_and_never_ignored() {
         check_header(&gateway, header, invalid).await;
     }
     check_header(&gateway, ("x-freeway-min-quality", "5"), NOT_PERMITTED).await;
-    // Two wishes are no wish: the stricter must not be the one that is overlooked.
+    assert_eq!(a.asked(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_data_classes_the_stricter_is_not_overlooked() {
+    let a = Upstream::new("a").await;
+    let gateway = Gateway::start(&in_order(&[&a])).await;
     let twice = Ask::chat("pair", false).header("x-freeway-data", "public").header("x-freeway-data", "secret");
     let reply = gateway.ask(&twice).await;
     assert!([400, 403].contains(&reply.head.status), "two data classes: {}", reply.everything());
@@ -172,7 +178,8 @@ async fn a_batch_costs_nothing_even_where_money_may_be_spent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quality_is_a_floor() {
     let model = |id: &str, quality: u8| format!("models = [{{ id = \"{id}-model\", quality = {quality} }}]");
-    let (low, high) = (Upstream::with("l", &model("l", 2), |_| ()).await, Upstream::with("h", &model("h", 4), |_| ()).await);
+    let (low, high) =
+        (Upstream::with("l", &model("l", 2), |_| ()).await, Upstream::with("h", &model("h", 4), |_| ()).await);
     let gateway = Gateway::start(&in_order(&[&low, &high])).await;
     for (floor, provider) in [("1", "l"), ("2", "l"), ("3", "h"), ("4", "h")] {
         let reply = gateway.ask(&Ask::chat("pair", false).header("x-freeway-min-quality", floor)).await;
@@ -197,7 +204,9 @@ async fn a_client_key_is_held_to_its_ceilings_and_sees_only_its_own() {
     let chat = || Ask::chat("pair", false);
 
     let denied = Told { status: 403, code: "permission_denied", should_retry: false, retry_after: None };
-    for (header, value) in [("x-freeway-tier", "critical"), ("x-freeway-tier", "standard"), ("x-freeway-data", "public")] {
+    for (header, value) in
+        [("x-freeway-tier", "critical"), ("x-freeway-tier", "standard"), ("x-freeway-data", "public")]
+    {
         let reply = gateway.ask(&chat().key("sk-test-ci").header(header, value)).await;
         check_error(&reply, denied, &format!("{header}: {value}"));
     }
@@ -212,12 +221,12 @@ async fn a_client_key_is_held_to_its_ceilings_and_sees_only_its_own() {
 
     let path = |reply: &Reply| format!("/freeway/v1/requests/{}", reply.head.header("x-freeway-request-id").unwrap());
     let operator = Ask::get(&path(&other)).key("sk-test-operator");
-    crate::patience::until("the ledger knows", async || {
-        (gateway.ask(&operator).await.head.status == 200).then_some(())
-    })
-    .await;
+    until("the ledger knows", async || (gateway.ask(&operator).await.head.status == 200).then_some(())).await;
     let mine = gateway.ask(&Ask::get(&path(&own)).key("sk-test-ci")).await;
-    assert_eq!((mine.head.status, &mine.json()["caller"], &mine.json()["data"]), (200, &json!("ci"), &json!("internal")));
+    assert_eq!(
+        (mine.head.status, &mine.json()["caller"], &mine.json()["data"]),
+        (200, &json!("ci"), &json!("internal"))
+    );
     // Another's is as unknown as one that never was.
     let theirs = gateway.ask(&Ask::get(&path(&other)).key("sk-test-ci")).await;
     let never = gateway.ask(&Ask::get("/freeway/v1/requests/req_00000000000000000000000000").key("sk-test-ci")).await;

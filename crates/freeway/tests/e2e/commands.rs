@@ -1,0 +1,197 @@
+//! The program's other commands, and how it begins and ends.
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::gateway::{End, Gateway, Home, program};
+use crate::http::Ask;
+use crate::upstream::{Upstream, in_order};
+
+const KEY: &str = "sk-test-operator";
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let text = stdout(output);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// What a command says when it fails.
+fn complaint(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+/// A gateway that other commands can find: its configuration names the port that it got.
+async fn found(text: &str) -> (Home, Gateway) {
+    let home = Home::new(text);
+    let gateway = home.serve().await;
+    home.write(text, &gateway.address.to_string());
+    (home, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_ask_the_running_gateway() {
+    let limit =
+        "models = [{ id = \"a-model\", limits = [{ metric = \"requests\", window = \"day\", amount = 1500 }] }]";
+    let (a, b) = (Upstream::with("a", limit, |_| ()).await, Upstream::new("b").await);
+    let (home, gateway) = found(&format!("[server]\nkeys = [\"{KEY}\"]\n{}", in_order(&[&a, &b]))).await;
+    a.always(r#"{"fault":"status","status":403,"body":{"error":{"message":"not from your country"}}}"#);
+    let reply = gateway.ask(&Ask::chat("pair", false).key(KEY)).await;
+    let id = reply.head.header("x-freeway-request-id").unwrap();
+
+    let request = crate::patience::until("the ledger knows", async || {
+        let output = home.command(&["explain", id, "--json"]).await;
+        output.status.success().then(|| json(&output))
+    })
+    .await;
+    assert_eq!(request["served_by"], "b/b-model", "{request:#}");
+    let page = stdout(&home.command(&["explain", id]).await);
+    for expected in [id, "b/b-model", "a/a-model", "not from your country", "served by"] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+
+    let body = home.path().join("body.json");
+    std::fs::write(&body, r#"{"model":"pair","messages":[{"role":"user","content":"hello"}]}"#).unwrap();
+    let body = body.to_str().unwrap();
+    let plan = json(&home.command(&["explain", "--body", body, "--data", "secret", "--json"]).await);
+    assert_eq!((&plan["data"], &plan["candidates"][0]["kept"]), (&"secret".into(), &false.into()), "{plan:#}");
+    let page = stdout(&home.command(&["explain", "--body", body, "--tier", "batch"]).await);
+    assert!(page.contains("nothing was sent") && page.contains("tier batch") && page.contains("1. choice"), "{page}");
+
+    let quotas = json(&home.command(&["quotas", "--json"]).await);
+    let limit = &quotas["limits"][0];
+    assert_eq!((&limit["amount"], &limit["used"]), (&1500.into(), &1.into()), "{quotas:#}");
+    let page = stdout(&home.command(&["quotas"]).await);
+    assert!(page.contains("a/a-model") && page.contains("1,500") && page.contains("1,499"), "{page}");
+
+    for (by, name) in [("provider", "b"), ("model", "b/b-model"), ("key", "operator"), ("day", "20")] {
+        let usage = json(&home.command(&["usage", "--by", by, "--json"]).await);
+        let rows = usage["rows"].as_array().unwrap();
+        assert_eq!(rows.iter().filter_map(|row| row["answered"].as_u64()).sum::<u64>(), 1, "{by}: {usage:#}");
+        let page = stdout(&home.command(&["usage", "--by", by]).await);
+        assert!(page.contains(name), "{by}: {page}");
+    }
+    assert_eq!(a.asked() + b.asked(), 2, "no command sends anything to a provider");
+
+    gateway.end(End::Terminate).await;
+    for command in [&["quotas"][..], &["usage"], &["explain", id], &["explain", "--body", body]] {
+        let said = complaint(&home.command(command).await);
+        assert!(said.contains("no gateway answers") && said.contains("freeway serve"), "{command:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_request_is_said_to_be_unknown() {
+    let a = Upstream::new("a").await;
+    let (home, _gateway) = found(&in_order(&[&a])).await;
+    let said = complaint(&home.command(&["explain", "req_00000000000000000000000000"]).await);
+    assert!(said.contains("no such request"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_checked_without_serving() {
+    let a = Upstream::new("a").await;
+    let home = Home::new(&in_order(&[&a]));
+    let page = stdout(&home.command(&["check"]).await);
+    assert!(page.contains("ok ") && page.contains("pair") && page.contains("a/a-model"), "{page}");
+    assert!(!page.contains("sk-test-upstream"), "{page}");
+    let document = json(&home.command(&["check", "--json"]).await);
+    assert_eq!(
+        (&document["providers"][0]["provider"], &document["keys_set"]),
+        (&"a".into(), &false.into()),
+        "{document:#}"
+    );
+}
+
+/// A configuration with a mistake: what the program says of it, whatever the command.
+async fn check_mistake(text: &str, expected: &[&str]) {
+    let home = Home::new(text);
+    for command in ["check", "serve", "quotas"] {
+        let said = complaint(&home.command(&[command]).await);
+        for words in expected {
+            assert!(said.contains(words), "{command}: {words}: {said}");
+        }
+        assert!(!said.contains("sk-test-upstream"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_is_shown_with_its_place_and_the_right_name() {
+    let table = Upstream::new("a").await.table();
+    check_mistake(
+        &format!("[server]\ndatta = \"internal\"\n{table}"),
+        &["freeway.toml:3", "datta", "did you mean `data`?"],
+    )
+    .await;
+    check_mistake(
+        &format!("{table}[aliases.x]\ntargets = [\"aa/a-model\"]\n"),
+        &["there is no provider `aa`", "did you mean `a`?"],
+    )
+    .await;
+    check_mistake(
+        &format!("{table}[aliases.x]\ntargets = [\"a/a-model\"]\nrescue = \"continue\"\n"),
+        &["not supported yet"],
+    )
+    .await;
+    check_mistake(&table.replace("cost = \"free\"", "cost = \"gratis\""), &["cost", "gratis"]).await;
+    check_mistake(&format!("{table}[tiers.batch\n"), &["freeway.toml:"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_is_said_to_be_taken() {
+    let a = Upstream::new("a").await;
+    let home = Home::new(&a.table());
+    home.write(&a.table(), &a.sim.address().to_string());
+    let said = complaint(&home.command(&["serve"]).await);
+    assert!(said.contains("cannot listen on") && said.contains(&a.sim.address().to_string()), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_lets_streams_finish() {
+    let pace = Duration::from_millis(100);
+    let a = Upstream::with("a", "models = [{ id = \"a-model\" }]", |config| config.pace = pace).await;
+    let gateway = Gateway::start(&a.table()).await;
+    let address = gateway.address;
+    let mut connection = gateway.send(&Ask::chat("a/a-model", true)).await;
+    let head = connection.head().await.unwrap();
+    connection.piece().await.unwrap();
+    let (reply, ()) = tokio::join!(connection.rest(head), gateway.end(End::Terminate));
+    assert_eq!(reply.events().last().map(String::as_str), Some("[DONE]"), "{}", reply.text());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_answers_at_once() {
+    let mut command = program();
+    command.args(["sandbox", "--listen", "127.0.0.1:0", "--seconds", "3"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let page = stdout(&output);
+    assert!(
+        page.contains("First answer:") && page.contains("(served by ") && page.contains("curl http://127.0.0.1:"),
+        "{page}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_can_be_asked_by_programs() {
+    let mut command = program();
+    command.args(["sandbox", "--listen", "127.0.0.1:0", "--json", "--providers", "groq,mistral", "--pace-ms", "0"]);
+    let sandbox = Gateway::run(command).await;
+    let said: Value = serde_json::from_str(sandbox.said().lines().next().unwrap()).unwrap();
+    assert_eq!(said["base_url"], format!("http://{}/v1", sandbox.address));
+    assert_eq!(said["upstreams"].as_object().unwrap().keys().collect::<Vec<_>>(), ["groq", "mistral"]);
+    for (model, stream) in [("auto", false), ("smart", true), ("groq/openai/gpt-oss-120b", true)] {
+        let reply = sandbox.ask(&Ask::chat(model, stream)).await;
+        assert_eq!(reply.head.status, 200, "{model}: {}", reply.everything());
+        assert!(reply.content().ends_with("heard: the tide is out"), "{model}: {}", reply.everything());
+    }
+    let quotas = sandbox.document("/freeway/v1/quotas").await;
+    assert!(quotas["limits"].as_array().unwrap().len() > 2, "{quotas}");
+}

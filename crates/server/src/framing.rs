@@ -1,0 +1,46 @@
+//! What the HTTP library lets pass and a careful gateway does not: two ways at once of saying how long a body is.
+
+use freeway_dialect::ClientError;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, ORIGIN, TRANSFER_ENCODING};
+
+/// Refuses a request whose length can be read in two ways, and headers that must not come twice.
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), ClientError> {
+    let invalid = |message: &str| Err(ClientError::new(400, "invalid_request", message));
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if headers.contains_key(CONTENT_LENGTH) {
+            return invalid("a request has a content-length or a transfer-encoding, not both");
+        }
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return invalid("the only transfer-encoding taken is chunked");
+        }
+    }
+    if headers.get_all(ORIGIN).iter().count() > 1 {
+        return invalid("a request names its origin once");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(lines: &[(&'static str, &'static str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        check(&headers).is_ok()
+    }
+
+    #[test]
+    fn one_way_of_saying_the_length() {
+        assert!(accepts(&[("content-length", "5")]));
+        assert!(accepts(&[("transfer-encoding", "Chunked")]));
+        assert!(!accepts(&[("content-length", "5"), ("transfer-encoding", "chunked")]));
+        assert!(!accepts(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(!accepts(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]));
+        assert!(!accepts(&[("origin", "http://localhost"), ("origin", "http://evil.test")]));
+    }
+}
