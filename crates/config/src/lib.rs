@@ -17,6 +17,8 @@ mod resolve;
 mod schema;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use provider::Endpoint;
 pub use raw::Raw;
-pub use resolve::{ClientKeySetting, Endpoint, Found, Loaded, Settings, StoreUrl, Surroundings, load};
+pub use reference::Surroundings;
+pub use resolve::{ClientKeySetting, Found, Loaded, Settings, StoreUrl, load};
 pub use schema::{reference_page, schema};

@@ -12,12 +12,26 @@ use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::Diagnostic;
 use crate::raw::ProviderSection;
-use crate::reference::secret;
-use crate::resolve::{Endpoint, Surroundings};
+use crate::reference::{Surroundings, secret};
 
 /// The plan an account is on unless it says otherwise: money is never spent unasked.
 const FREE: &str = "free";
 const PAID: &str = "paid";
+
+/// Where an account is, and its keys.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where.
+    pub origin: Origin,
+    /// How the key is sent.
+    pub auth: Auth,
+    /// The keys.
+    pub keys: Vec<Secret>,
+    /// Headers for every request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Which addresses it may have.
+    pub reach: Reach,
+}
 
 /// An account with its facts put together.
 pub(crate) struct Resolved {

@@ -1,8 +1,18 @@
-//! Secrets by reference: `env:NAME`, `file:PATH`, or the text itself.
+//! What a configuration is read in, and secrets by reference: `env:NAME`, `file:PATH`, or the text itself.
 
-use freeway_types::Secret;
+use std::path::Path;
 
-use crate::resolve::Surroundings;
+use freeway_types::{Secret, Timestamp};
+
+/// What a configuration is read in.
+pub struct Surroundings<'a> {
+    /// Reads an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The folder that relative paths in the file start from.
+    pub folder: &'a Path,
+    /// The time, for the age of facts.
+    pub now: Timestamp,
+}
 
 /// Why a reference leads nowhere.
 pub(crate) enum Missing {

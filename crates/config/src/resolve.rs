@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use freeway_catalog::{Catalog, Limit, Model, validate};
@@ -12,24 +12,12 @@ use freeway_router::{Alias, Deployment, Prices, Snapshot, Strategy};
 use freeway_types::{
     AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Metric, Quality, Secret, Timestamp,
 };
-use freeway_upstream::{Auth, Origin, Reach};
-use http::{HeaderName, HeaderValue};
 
 use crate::check::{Document, suggestion};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::provider::{self, Resolved, features, prices, units};
+use crate::provider::{self, Endpoint, Resolved, features, prices, units};
 use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
-use crate::reference::secret;
-
-/// What a configuration is read in.
-pub struct Surroundings<'a> {
-    /// Reads an environment variable.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// The folder that relative paths in the file start from.
-    pub folder: &'a Path,
-    /// The time, for the age of facts.
-    pub now: Timestamp,
-}
+use crate::reference::{Surroundings, secret};
 
 /// A configuration that can be used.
 pub struct Loaded {
@@ -76,21 +64,6 @@ pub enum StoreUrl {
     File(PathBuf),
     /// Nowhere: it is gone with the process.
     Memory,
-}
-
-/// Where an account is, and its keys.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Where.
-    pub origin: Origin,
-    /// How the key is sent.
-    pub auth: Auth,
-    /// The keys.
-    pub keys: Vec<Secret>,
-    /// Headers for every request.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Which addresses it may have.
-    pub reach: Reach,
 }
 
 /// One provider that was found, or left out.

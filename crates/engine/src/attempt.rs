@@ -17,7 +17,7 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::drive::Job;
+use crate::job::Job;
 use crate::relay::Relay;
 use crate::trace::Trace;
 

@@ -19,7 +19,8 @@ use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric,
 use freeway_upstream::Client;
 
 use crate::clock::Clock;
-use crate::drive::{drive, prepare};
+use crate::drive::drive;
+use crate::job::prepare;
 use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
 use crate::timing::HOLD;
@@ -206,15 +207,15 @@ impl Engine {
         };
         let tier = self.snapshot.rules.tiers[job.admission.tier].name.clone();
         let stream = job.chat.stream;
-        let mut driven = Box::pin(drive(trace, job));
+        let mut answer = Box::pin(async move { drive(trace, job).await.into_answer() });
         if !stream {
-            return driven.await.into_answer();
+            return answer.await;
         }
         tokio::select! {
             biased;
-            driven = &mut driven => driven.into_answer(),
+            answer = &mut answer => answer,
             () = tokio::time::sleep(HOLD) => {
-                let reply = Reply::Stream(Box::new(StreamBody::held(driven)));
+                let reply = Reply::Stream(Box::new(StreamBody::held(answer)));
                 Answer { reply, provider: None, model: None, tier, attempts: 0, dropped: Vec::new() }
             }
         }

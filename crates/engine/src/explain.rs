@@ -8,8 +8,8 @@ use freeway_router::{Plan, Verdict};
 use freeway_types::{Metric, Quality, Timestamp};
 use serde_json::{Value, json};
 
-use crate::drive::make_plan;
 use crate::engine::Engine;
+use crate::job::make_plan;
 
 /// One limit as it stands.
 pub struct LimitReport {

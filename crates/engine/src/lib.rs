@@ -11,10 +11,12 @@
 
 mod attempt;
 mod clock;
+mod course;
 mod drive;
 mod engine;
 mod explain;
 mod failure;
+mod job;
 mod relay;
 mod scrub;
 mod timing;

@@ -21,7 +21,6 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::drive::Driven;
 use crate::engine::{Answer, Reply};
 use crate::timing::KEEP_ALIVE;
 use crate::trace::{Ending, Trace};
@@ -42,7 +41,7 @@ pub struct StreamBody(Stage);
 enum Stage {
     /// Nothing to show yet: failover goes on behind comments.
     Held {
-        driven: Pin<Box<dyn Future<Output = Driven> + Send>>,
+        answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
         comment: Pin<Box<Sleep>>,
     },
     /// Content flows.
@@ -97,9 +96,9 @@ impl StreamBody {
     }
 
     /// A stream that begins before anybody has answered.
-    pub(crate) fn held(driven: Pin<Box<dyn Future<Output = Driven> + Send>>) -> Self {
+    pub(crate) fn held(answer: Pin<Box<dyn Future<Output = Answer> + Send>>) -> Self {
         // The hold has passed: the first comment is due at once.
-        Self(Stage::Held { driven, comment: Box::pin(tokio::time::sleep(Duration::ZERO)) })
+        Self(Stage::Held { answer, comment: Box::pin(tokio::time::sleep(Duration::ZERO)) })
     }
 }
 
@@ -113,9 +112,9 @@ impl Body for StreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             match &mut self.0 {
-                Stage::Held { driven, comment } => {
-                    if let Poll::Ready(driven) = driven.as_mut().poll(context) {
-                        self.0 = stage_of(driven.into_answer());
+                Stage::Held { answer, comment } => {
+                    if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                        self.0 = stage_of(answer);
                         continue;
                     }
                     ready!(comment.as_mut().poll(context));

@@ -1,0 +1,61 @@
+//! A request that has been read, admitted and planned: everything before the first attempt.
+
+use std::sync::Arc;
+
+use freeway_dialect::ClientError;
+use freeway_dialect::openai_chat::ChatRequest;
+use freeway_policy::{Admission, Denial, Wish, admit};
+use freeway_router::{NameError, Plan, Request, plan};
+use freeway_types::Now;
+
+use crate::engine::{Ask, LiveState};
+use crate::timing::DEADLINE;
+use crate::trace::Trace;
+
+/// A request that has been read and admitted.
+pub(crate) struct Job {
+    pub(crate) chat: ChatRequest,
+    pub(crate) admission: Admission,
+    pub(crate) deadline: Now,
+}
+
+/// Reads a request and has it admitted.
+pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> {
+    let engine = Arc::clone(&trace.engine);
+    let chat = ChatRequest::read(&ask.body)?;
+    trace.note(|record| {
+        record.model.clone_from(&chat.model);
+        record.stream = chat.stream;
+    });
+    let wish = Wish { tier: ask.tier.as_deref(), data: ask.data.as_deref(), min_quality: ask.min_quality.as_deref() };
+    let rules = &engine.snapshot.rules;
+    let admission = admit(rules, ask.caller, wish).map_err(|denial| match denial {
+        Denial::Unknown { header, .. } => ClientError::new(400, "invalid_value", denial.to_string()).at(header),
+        Denial::Ceiling { header, .. } => ClientError::new(403, "permission_denied", denial.to_string()).at(header),
+    })?;
+    trace.note(|record| {
+        record.tier.clone_from(&rules.tiers[admission.tier].name);
+        record.data = admission.data.to_string();
+    });
+    let deadline = ask.received.after(ask.deadline.unwrap_or(DEADLINE));
+    Ok(Job { chat, admission, deadline })
+}
+
+/// Makes the plan for a request as things stand now.
+pub(crate) fn make_plan(
+    engine: &crate::Engine,
+    chat: &ChatRequest,
+    admission: &Admission,
+) -> Result<Plan, ClientError> {
+    let named = engine.snapshot.named(&chat.model).map_err(|error| {
+        let status = match error {
+            NameError::Unknown { .. } => 404,
+            NameError::Ambiguous { .. } => 400,
+        };
+        ClientError::new(status, "model_not_found", error.to_string()).at("model")
+    })?;
+    let now = engine.now();
+    let mut state = engine.state();
+    let mut live = LiveState { engine, state: &mut state, now };
+    Ok(plan(&engine.snapshot, Request { chat, admission, named }, &mut live))
+}
