@@ -100,6 +100,7 @@ impl Decoder {
     #[must_use]
     pub fn rest(&mut self) -> Option<Event> {
         let raw = self.buffer.split().freeze();
+        (self.complete, self.searched, self.after_return) = (0, 0, false);
         (!raw.is_empty()).then(|| read(raw, std::mem::take(&mut self.mark)))
     }
 }
@@ -183,6 +184,7 @@ mod tests {
         if let Some(event) = decoder.rest() {
             note(event);
         }
+        assert_eq!(decoder.next(), Ok(None), "a decoder whose rest was taken is empty");
         (events, bytes)
     }
 

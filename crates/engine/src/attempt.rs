@@ -25,6 +25,8 @@ use crate::trace::Trace;
 const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes of events that are held before the first content.
 const MOST_HELD_BYTES: usize = 256 * 1024;
+/// Beyond so many held bytes, comments are left out.
+const MOST_HELD_COMMENTS: usize = 16 * 1024;
 /// Largest refusal that is read.
 const MOST_REFUSAL_BYTES: usize = 256 * 1024;
 /// Time for reading a refusal's body.
@@ -134,6 +136,7 @@ async fn whole(
     let headers = response.headers().clone();
     let body = collect(response.into_body(), MOST_ANSWER_BYTES).await.map_err(|cause| broken(Some(status), &cause))?;
     match read_answer(&body) {
+        Ok(_) if !kind.is_empty() && !kind.contains("json") => Err(invalid(status, "the answer is not JSON")),
         Ok(_) if streamed => Err(invalid(status, "a stream was asked for, and the answer is not one")),
         Ok(answer) if answer.finish == Some(Finish::Error) => {
             Err(invalid(status, "the provider ended the answer with an error"))
@@ -162,14 +165,14 @@ async fn open_stream(
 ) -> Result<Relay, Failure> {
     let status = response.status().as_u16();
     let engine = Arc::clone(&trace.engine);
-    let mut incoming = response.into_body();
+    let mut incoming = Some(response.into_body());
     let mut decoder = Decoder::default();
     let mut held = BytesMut::new();
     let (mut finish, mut finished) = (None, 0_u128);
     loop {
         let event = match decoder.next() {
             Ok(Some(event)) => event,
-            Ok(None) => match frame(&mut incoming).await {
+            Ok(None) => match next_frame(&mut incoming).await {
                 Ok(Some(bytes)) => {
                     decoder.push(&bytes);
                     continue;
@@ -183,8 +186,13 @@ async fn open_stream(
             },
             Err(too_long) => return Err(invalid(status, &too_long.to_string())),
         };
-        // Comments before the first content have done their work when they arrive here.
-        let Some(data) = &event.data else { continue };
+        let Some(data) = &event.data else {
+            // Comments are the upstream's bytes too, but not worth any memory.
+            if held.len() < MOST_HELD_COMMENTS {
+                held.extend_from_slice(&event.raw);
+            }
+            continue;
+        };
         if data.starts_with(END_MARKER) {
             return Err(empty(status, finish, None));
         }
@@ -223,6 +231,16 @@ async fn open_stream(
             ));
         }
     }
+}
+
+/// The next bytes of a body that is taken away at its proper end: it must not be asked again.
+async fn next_frame(incoming: &mut Option<Incoming>) -> Result<Option<Bytes>, String> {
+    let Some(body) = incoming else { return Ok(None) };
+    let next = frame(body).await?;
+    if next.is_none() {
+        *incoming = None;
+    }
+    Ok(next)
 }
 
 /// The next bytes of a body; `None` at its proper end.
@@ -287,7 +305,7 @@ fn error_inside(
         Some(code) if rules.case == "error_in_answer" => read(engine, deployment, code, headers, body),
         _ => rules,
     };
-    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None }
+    Failure { meaning, status: named.or(Some(status)), sent: true, may_have_worked: true, empty_answer: None }
 }
 
 fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, headers: &HeaderMap, body: &[u8]) -> Meaning {

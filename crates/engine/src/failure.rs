@@ -11,6 +11,10 @@ const MOST_NAMED: usize = 12;
 /// A wait longer than this is not worth repeating the same request for.
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
+/// Failures that the same request will meet again.
+const LASTING: [&str; 5] =
+    ["bad_key", "model_not_found", "model_gone", "payment_required", "model_not_on_plan"];
+
 /// What stood in the way of one target.
 pub(crate) struct Obstacle {
     pub(crate) deployment: DeploymentIndex,
@@ -69,7 +73,14 @@ pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, 
     }
     let mut error = ClientError::new(status, code, message);
     if matches!(status, 429 | 503) {
-        let earliest = obstacles.iter().filter_map(|(_, obstacle)| obstacle.reason.wait(now)).min();
+        let earliest = match status {
+            // What may pass at any moment is not made to wait for what is used up.
+            503 => {
+                let passing = obstacles.iter().filter(|(_, obstacle)| obstacle.is_passing() && !obstacle.is_quota());
+                passing.map(|(_, obstacle)| obstacle.reason.wait(now).unwrap_or(Duration::from_secs(1))).min()
+            }
+            _ => obstacles.iter().filter_map(|(_, obstacle)| obstacle.reason.wait(now)).min(),
+        };
         error.retry_after = match (status, earliest) {
             (_, Some(wait)) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0 || wait.is_zero())),
             (503, None) => Some(1),
@@ -79,9 +90,9 @@ pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, 
     error.should_retry = match status {
         429 | 503 => error.retry_after.is_some_and(|seconds| seconds <= LONGEST_RETRY.as_secs()),
         504 => true,
-        502 => obstacles.iter().any(|(_, obstacle)| {
-            obstacle.last.as_ref().is_some_and(|(case, _)| !matches!(case.as_str(), "bad_key" | "model_not_found"))
-        }),
+        502 => obstacles
+            .iter()
+            .any(|(_, obstacle)| obstacle.last.as_ref().is_some_and(|(case, _)| !LASTING.contains(&case.as_str()))),
         _ => false,
     };
     if code == "unsupported_parameter" {

@@ -181,10 +181,10 @@ fn broken(cause: &str) -> ClientError {
 }
 
 impl Relay {
-    pub(crate) fn new(incoming: Incoming, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
+    pub(crate) fn new(incoming: Option<Incoming>, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
         let silence = Box::pin(tokio::time::sleep(terms.gap));
         let comment = Box::pin(tokio::time::sleep(KEEP_ALIVE));
-        Self { incoming: Some(incoming), decoder, held, terms, silence, comment }
+        Self { incoming, decoder, held, terms, silence, comment }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, trace: &mut Trace) -> Poll<Step> {
@@ -196,7 +196,7 @@ impl Relay {
             if !passed.is_empty() {
                 return Poll::Ready(Step::Bytes(passed.freeze()));
             }
-            let Some(incoming) = &mut self.incoming else { return Poll::Ready(Step::Complete(Bytes::new())) };
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(self.end(passed, trace)) };
             match Pin::new(incoming).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(bytes) = frame.into_data() {

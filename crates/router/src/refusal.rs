@@ -189,6 +189,9 @@ impl Seen<'_> {
     fn by_status(&self) -> Meaning {
         let order = |scope, length| Some(PauseOrder { scope, length });
         let (case, remedy, domain, pause) = match self.refusal.status {
+            400 | 403 | 422 if self.speaks_of_content() => {
+                ("content_refused", Remedy::Nobody, Domain::Deployment, None)
+            }
             401 => ("bad_key", Remedy::AnotherKey, Domain::Key, order(Scope::Key, HOUR)),
             402 => ("payment_required", Remedy::Another, Domain::Account, order(Scope::Account, DAY)),
             403 => ("forbidden", Remedy::Another, Domain::Deployment, None),
@@ -235,6 +238,12 @@ impl Seen<'_> {
     /// Without any hint: one second, doubled with each refusal in a row.
     fn guess(&self) -> Duration {
         SECOND.saturating_mul(1 << self.refusal.strikes.min(6)).min(LONGEST_GUESS)
+    }
+
+    /// Error codes by which a provider refuses the content itself.
+    fn speaks_of_content(&self) -> bool {
+        let codes = ["content_policy_violation", "content_filter", "moderation_blocked"];
+        self.error.code.as_ref().is_some_and(|code| codes.contains(&code.as_str()))
     }
 
     /// Error codes by which a context that is too small is told; wording is the provider rules' business.

@@ -4,6 +4,8 @@ use freeway_dialect::ClientError;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, ORIGIN, TRANSFER_ENCODING};
 
+const MOST_BYTES: usize = 64 * 1024;
+
 /// Refuses a request whose length can be read in two ways, and headers that must not come twice.
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), ClientError> {
     let invalid = |message: &str| Err(ClientError::new(400, "invalid_request", message));
@@ -15,6 +17,10 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), ClientError> {
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
             return invalid("the only transfer-encoding taken is chunked");
         }
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > MOST_BYTES {
+        return Err(ClientError::new(431, "headers_too_large", "the headers are larger than 64 KiB"));
     }
     if headers.get_all(ORIGIN).iter().count() > 1 {
         return invalid("a request names its origin once");

@@ -141,12 +141,12 @@ impl ChatRequest {
                 // The client's other options keep their own text.
                 let fields =
                     serde_json::from_slice::<TopLevel<'_>>(&self.body[place.clone()]).map_or(Vec::new(), |own| own.0);
-                let mut options = String::from("{\"include_usage\":true");
+                let mut options = String::from("{");
                 for (name, value) in fields.iter().filter(|(name, _)| name != "include_usage") {
                     let name = serde_json::to_string(name).unwrap_or_default();
-                    options.push_str(&format!(",{name}:{}", value.get()));
+                    options.push_str(&format!("{name}:{},", value.get()));
                 }
-                options.push('}');
+                options.push_str("\"include_usage\":true}");
                 (place.clone(), Cow::Owned(options))
             }
         }
@@ -397,7 +397,7 @@ mod tests {
         );
         assert_eq!(
             asked(r#","stream_options":{"include_usage":false,"x":1e400}"#),
-            r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1e400}}"#
+            r#"{"model":"m","stream":true,"stream_options":{"x":1e400,"include_usage":true}}"#
         );
         let already = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
         assert_eq!(rewritten(already, "m", true), already);

@@ -57,7 +57,7 @@ async fn a_streamed_request_also_asks_for_usage() {
     // Who asks for it already, sends what arrives.
     check_request(streamed(BODIES[5], WISH), at_target(&streamed(BODIES[5], WISH))).await;
     // Other options stay.
-    let (own, both) = (r#""stream_options":{"x":1},"#, r#""stream_options":{"x":1,"include_usage":true},"#);
+    let (own, both) = (r#""stream_options":{"x":1},"#, r#""stream_options":{"include_usage":true,"x":1},"#);
     check_request(streamed(BODIES[0], own), at_target(&streamed(BODIES[0], both))).await;
 }
 
@@ -126,7 +126,7 @@ async fn a_streamed_answer_comes_back_as_it_was_given() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
     let streams = [
         format!("data: {text}\n\ndata: {stop}\n\ndata: [DONE]\n\n"),
-        format!(": a comment\n\ndata:{text}\n\nid: 7\nevent: message\nretry: 10\ndata: {stop}\n\ndata: [DONE]\n\n"),
+        format!("data:{text}\n\n: a comment\n\nid: 7\nevent: message\nretry: 10\ndata: {stop}\n\ndata: [DONE]\n\n"),
         format!("data: {text}\r\n\r\ndata: {stop}\r\n\r\ndata: [DONE]\r\n\r\n"),
         // An event whose data stands on two lines.
         format!("data: {text}\n\ndata: {{\"choices\":\ndata: [{{\"finish_reason\":\"stop\"}}]}}\n\ndata: [DONE]\n\n"),

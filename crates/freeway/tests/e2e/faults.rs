@@ -48,6 +48,7 @@ pub(crate) const FAULTS: &[Case] = &[
     case("cut before content", r#"{"fault":"cut","after_events":1}"#, 2, INVALID),
     case("closed before content", r#"{"fault":"cut","after_events":1,"abrupt":true}"#, 2, INVALID),
     case("empty body", r#"{"fault":"empty-body"}"#, 2, INVALID),
+    case("malformed", r#"{"fault":"malformed-event"}"#, 2, INVALID),
     case("html 200", r#"{"fault":"html","status":200}"#, 2, INVALID),
     case("html 502", r#"{"fault":"html","status":502}"#, 2, UNAVAILABLE),
     case("204", r#"{"fault":"status","status":204,"body":""}"#, 2, INVALID),
@@ -81,10 +82,7 @@ const MILLISECONDS: &str = r#"{"fault":"status","status":429,"headers":{"retry-a
 const ERROR_INSIDE: &str = r#"{"fault":"error-in-200","error":{"message":"it did not work","type":"server_error"}}"#;
 
 /// Faults that a stream shows only after its first content.
-pub(crate) const PLAIN_FAULTS: &[Case] = &[
-    case("truncated", r#"{"fault":"truncated-json"}"#, 2, INVALID),
-    case("malformed", r#"{"fault":"malformed-event"}"#, 2, INVALID),
-];
+pub(crate) const PLAIN_FAULTS: &[Case] = &[case("truncated", r#"{"fault":"truncated-json"}"#, 2, INVALID)];
 
 /// The right answer under the wrong content type (X61).
 pub(crate) const WRONG_TYPE: Case = case("wrong type", r#"{"fault":"wrong-content-type"}"#, 2, INVALID);

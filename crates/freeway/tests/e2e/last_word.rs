@@ -28,7 +28,7 @@ pub(crate) fn check_error(reply: &Reply, expected: Told, context: &str) -> Strin
     assert!(id.is_some() && id == reply.head.header("x-freeway-request-id"), "{context}");
     match (retry_after, reply.head.number("retry-after")) {
         (Some(expected), Some(told)) => {
-            assert!((expected.saturating_sub(5)..=expected + 1).contains(&told), "{context}")
+            assert!((expected.saturating_sub(5)..=expected + 1).contains(&told), "{context}");
         }
         (expected, told) => assert_eq!(expected, told, "{context}"),
     }

@@ -101,8 +101,11 @@ fn seconds_of_day(reply: &Reply, ahead: u64) -> u64 {
     (time[0] * 3600 + time[1] * 60 + time[2] + ahead) % 86_400
 }
 
+/// Seconds until a limit comes back, by the date of the answer that says so; none if it does not.
+type Wait = fn(&Reply) -> Option<u64>;
+
 /// A limit of three: three are served, the fourth is told when to come back, and a second key changes nothing.
-async fn check_exhausted((limit, wait): (&'static str, fn(&Reply) -> Option<u64>)) {
+async fn check_exhausted((limit, wait): (&'static str, Wait)) {
     let a = limited(limit).await.account("cost = \"free\"\nkeys = [\"sk-test-one\", \"sk-test-two\"]");
     let gateway = Gateway::start(&a.table()).await;
     for _ in 0..3 {
@@ -125,7 +128,7 @@ async fn check_exhausted((limit, wait): (&'static str, fn(&Reply) -> Option<u64>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_used_up_says_when_it_comes_back() {
-    let cases: [(&str, fn(&Reply) -> Option<u64>); 6] = [
+    let cases: [(&str, Wait); 6] = [
         (r#"{ metric = "requests", window = "hour", amount = 3 }"#, |_| Some(3600)),
         (r#"{ metric = "requests", window = "hour", amount = 3, reset = "unknown" }"#, |_| Some(3600)),
         (r#"{ metric = "requests", window = "hour", amount = 3, reset = "bucket" }"#, |_| Some(1200)),

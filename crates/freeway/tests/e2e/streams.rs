@@ -68,7 +68,6 @@ async fn a_stream_that_breaks_says_so_and_a_whole_one_is_whole() {
         (r#"{"fault":"cut","after_events":8}"#, Ends::Complete, whole),
         (r#"{"fault":"cut","after_events":8,"abrupt":true}"#, Ends::Complete, whole),
         (r#"{"fault":"no-done"}"#, Ends::Complete, whole),
-        (r#"{"fault":"malformed-event","at":0}"#, Ends::Complete, whole),
         (r#"{"fault":"malformed-event","at":3}"#, Ends::Complete, "a-model heard: tide is out"),
         // The finish reason itself is lost.
         (r#"{"fault":"malformed-event","at":7}"#, Ends::Broken, whole),

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 
 use crate::respond::{self, Answer};
 
+/// Headers by which a request says what it wants. Two of one kind could be read in two ways.
+const WISHES: [&str; 5] =
+    ["x-freeway-tier", "x-freeway-data", "x-freeway-min-quality", "x-freeway-deadline", "x-freeway-rescue"];
+
 /// Serves a chat completion.
 pub(crate) async fn chat(
     engine: Arc<Engine>,
@@ -25,6 +29,10 @@ pub(crate) async fn chat(
     caller_name: String,
 ) -> Answer {
     let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if let Some(name) = WISHES.iter().find(|name| headers.get_all(**name).iter().count() > 1) {
+        let message = format!("{name}: say it once");
+        return respond::error(&ClientError::new(400, "invalid_value", message).at(name));
+    }
     let deadline = match text("x-freeway-deadline").map(|seconds| deadline(&seconds)).transpose() {
         Ok(deadline) => deadline,
         Err(error) => return respond::error(&error),
