@@ -12,8 +12,7 @@ const MOST_NAMED: usize = 12;
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 /// Failures that the same request will meet again.
-const LASTING: [&str; 5] =
-    ["bad_key", "model_not_found", "model_gone", "payment_required", "model_not_on_plan"];
+const LASTING: [&str; 5] = ["bad_key", "model_not_found", "model_gone", "payment_required", "model_not_on_plan"];
 
 /// What stood in the way of one target.
 pub(crate) struct Obstacle {

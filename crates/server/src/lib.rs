@@ -11,6 +11,7 @@ mod auth;
 mod body;
 mod face;
 mod framing;
+mod head;
 mod intake;
 mod listen;
 mod openapi;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::auth::Keys;
 use crate::body::Reply;
 use crate::face::openai;
+use crate::head::{HeadNotes, HeadReader};
 use crate::intake::read_json;
 use crate::patient::Patient;
 use crate::respond::{self, Answer};
@@ -135,9 +136,15 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
     // Without it, an answer's last piece waits for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let mut stop = gate.stop.subscribe();
+    let notes = Arc::new(HeadNotes::default());
+    let head = HeadReader::new(Arc::clone(&notes));
     let service = service_fn(move |request| {
-        let gate = Arc::clone(&gate);
-        async move { Ok::<_, Infallible>(serve(&gate, request).await) }
+        let (gate, notes) = (Arc::clone(&gate), Arc::clone(&notes));
+        async move {
+            let answer = serve(&gate, &notes, request).await;
+            notes.answered();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -146,7 +153,7 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
         .max_headers(MOST_HEADERS)
         .max_buf_size(MOST_HEADER_BYTES)
         .half_close(false);
-    let connection = builder.serve_connection(Patient::new(TokioIo::new(stream)), service);
+    let connection = builder.serve_connection(TokioIo::new(Patient::new(stream, head)), service);
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -155,10 +162,10 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
     let _ = connection.await;
 }
 
-async fn serve(gate: &Gate, request: Request<Incoming>) -> Response<Reply> {
+async fn serve(gate: &Gate, notes: &HeadNotes, request: Request<Incoming>) -> Response<Reply> {
     let received = gate.engine.now();
     let id = gate.engine.new_id(received);
-    let mut answer = match pass_gates(gate, &request) {
+    let mut answer = match pass_gates(gate, notes, &request) {
         Ok((route, rest, caller)) => {
             let rest = rest.to_owned();
             dispatch(gate, request, route, &rest, caller, id, received).await
@@ -172,6 +179,7 @@ async fn serve(gate: &Gate, request: Request<Incoming>) -> Response<Reply> {
 /// Host, origin, route, key: in this order, and nothing of the body is read before.
 fn pass_gates<'a>(
     gate: &Gate,
+    notes: &HeadNotes,
     request: &'a Request<Incoming>,
 ) -> Result<(&'static Route, &'a str, Caller), Box<Answer>> {
     let refuse = |error: ClientError| {
@@ -179,7 +187,10 @@ fn pass_gates<'a>(
         gate.engine.telemetry().tell(gate.engine.now().wall, &Event::TurnedAway { reason: &reason });
         Box::new(respond::error(&error))
     };
-    framing::check(request.headers()).map_err(|error| Box::new(closing(*refuse(error))))?;
+    notes
+        .check()
+        .and_then(|()| framing::check(request.headers()))
+        .map_err(|error| Box::new(closing(*refuse(error))))?;
     origin::check(request.uri(), request.headers(), gate.loopback).map_err(refuse)?;
     let found = find(request.method(), request.uri().path());
     if let Found::Route(route, rest) = found

@@ -1,4 +1,4 @@
-//! A socket whose patience with a client that does not read is bounded.
+//! A socket whose patience with a client that does not read is bounded, and which reads along with request heads.
 //!
 //! While a client takes nothing, its answer, its reservation and its upstream
 //! connection are held. After a minute without progress the connection is closed,
@@ -10,8 +10,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::head::HeadReader;
 
 /// Longest time in which nothing can be written.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,13 +21,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A socket that gives up on a client that does not read.
 pub(crate) struct Patient<S> {
     socket: S,
+    head: HeadReader,
     /// Runs while a write is waiting.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(socket: S) -> Self {
-        Self { socket, waiting: None }
+    pub(crate) fn new(socket: S, head: HeadReader) -> Self {
+        Self { socket, head, waiting: None }
     }
 
     /// The outcome of a write, or the end of our patience.
@@ -42,17 +45,23 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: Read + Unpin> Read for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let arrived = &buffer.filled()[before..];
+        if !arrived.is_empty() {
+            self.head.read(arrived);
+        }
+        outcome
     }
 }
 
-impl<S: Write + Unpin> Write for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.bounded(outcome, context)

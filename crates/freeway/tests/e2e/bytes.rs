@@ -57,7 +57,7 @@ async fn a_streamed_request_also_asks_for_usage() {
     // Who asks for it already, sends what arrives.
     check_request(streamed(BODIES[5], WISH), at_target(&streamed(BODIES[5], WISH))).await;
     // Other options stay.
-    let (own, both) = (r#""stream_options":{"x":1},"#, r#""stream_options":{"include_usage":true,"x":1},"#);
+    let (own, both) = (r#""stream_options":{"x":1},"#, r#""stream_options":{"x":1,"include_usage":true},"#);
     check_request(streamed(BODIES[0], own), at_target(&streamed(BODIES[0], both))).await;
 }
 
