@@ -56,7 +56,7 @@ pub struct Server {
 /// Where the ledger is kept.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub struct Store {
-    /// `sqlite:PATH`, or `sqlite::memory:` for one that is gone with the process. `sqlite:freeway.db` unless it says otherwise.
+    /// `sqlite:PATH`, from the configuration's own folder, or `sqlite::memory:` for one that is gone with the process. `sqlite:freeway.db` unless it says otherwise.
     pub url: Option<String>,
     /// Days after which requests are forgotten; 90 unless it says otherwise.
     pub retention_days: Option<u32>,

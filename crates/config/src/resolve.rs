@@ -385,7 +385,10 @@ impl Resolver<'_> {
         let prices = if cost == CostClass::Free { Some(Prices::default()) } else { model.price.and_then(prices) };
         let units = model.units_per_mtok.and_then(units);
         let counts = |metric| limits.iter().any(|limit: &LimitIndex| parts.limits[limit.get()].metric == metric);
-        let unpriced = if prices.is_none() && counts(Metric::Usd) {
+        let barred = limits.iter().any(|limit| parts.limits[limit.get()].amount == Some(0));
+        let unusable = if barred {
+            Some("a limit of 0: it is not allowed on this plan".to_owned())
+        } else if prices.is_none() && counts(Metric::Usd) {
             Some("a limit in usd cannot be kept without the model's `price`".to_owned())
         } else if units.is_none() && counts(Metric::Units) {
             Some("a limit in units cannot be kept without the model's `units_per_mtok`".to_owned())
@@ -399,7 +402,7 @@ impl Resolver<'_> {
             name: format!("{id}/{}", model.id),
             model: model.id.clone(),
             modality: model.modality,
-            off: account.off.clone().or_else(|| model.off.clone()).or(unpriced),
+            off: account.off.clone().or_else(|| model.off.clone()).or(unusable),
             quality: model.quality.unwrap_or(Quality::LOWEST),
             context,
             max_output: model.max_output,

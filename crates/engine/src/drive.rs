@@ -19,6 +19,7 @@ use crate::trace::{Ending, Trace};
 pub(crate) struct Driven {
     trace: Trace,
     tier: String,
+    attempts: usize,
     result: Result<Committed, ClientError>,
 }
 
@@ -26,6 +27,7 @@ pub(crate) struct Driven {
 pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
     let tier = trace.engine.snapshot.rules.tiers[job.admission.tier].name.clone();
     let result = run(&mut trace, &job).await;
+    let attempts = trace.attempts();
     match &result {
         Ok(committed) => {
             let served_by = trace.engine.snapshot.deployment(committed.deployment).name.clone();
@@ -34,7 +36,7 @@ pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
         }
         Err(error) => trace.failed(error),
     }
-    Driven { trace, tier, result }
+    Driven { trace, tier, attempts, result }
 }
 
 async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
@@ -110,9 +112,8 @@ fn land(trace: &mut Trace, failure: &Failure) {
 
 impl Driven {
     pub(crate) fn into_answer(self) -> Answer {
-        let Self { mut trace, tier, result } = self;
+        let Self { mut trace, tier, attempts, result } = self;
         let engine = Arc::clone(&trace.engine);
-        let attempts = trace.attempts();
         let mut answer = Answer {
             reply: Reply::Whole(Bytes::new()),
             provider: None,

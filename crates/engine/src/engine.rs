@@ -10,7 +10,7 @@ use freeway_catalog::Counts;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
 use freeway_quota::{
-    Actual, Blocked, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule,
+    Actual, Blocked, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used,
 };
 use freeway_router::{Deployment, Live, Snapshot};
 use freeway_store::{Recorder, Store, StoreError};
@@ -260,13 +260,7 @@ impl Engine {
                 let spec = state.book.spec(*limit);
                 let amount = match spec.metric {
                     Metric::Requests => u64::from(counts(spec.charging.counts)),
-                    Metric::Concurrency => 0,
-                    Metric::InputTokens => spent.usage.input,
-                    Metric::OutputTokens => spent.usage.output,
-                    Metric::Tokens => spent.usage.total(),
-                    Metric::UncachedTokens => spent.usage.total().saturating_sub(spent.usage.cached_input),
-                    Metric::Usd => picos,
-                    Metric::Units => spent.units,
+                    metric => used(metric, spent.usage, picos, spent.units),
                 };
                 if amount > 0 {
                     state.book.replay(*limit, amount, spent.at, now);

@@ -61,8 +61,9 @@ impl Demand {
     }
 }
 
-/// What a finished attempt used of a metric, in the units of a limit.
-pub(crate) fn used(metric: Metric, usage: Usage, picos: u64, units: u64) -> u64 {
+/// What a finished attempt used of a metric, in the units of a limit: one request, no place, tokens, picodollars.
+#[must_use]
+pub fn used(metric: Metric, usage: Usage, picos: u64, units: u64) -> u64 {
     match metric {
         Metric::Requests => 1,
         Metric::Concurrency => 0,

@@ -24,7 +24,7 @@ mod rolling;
 mod spec;
 
 pub use book::{Actual, Blocked, Book, Fit, LimitView, ReservationId};
-pub use demand::{Bound, Demand};
+pub use demand::{Bound, Demand, used};
 pub use hint::{parse_duration, parse_http_date, parse_retry_after};
 pub use pause::{PauseScope, Pauses};
 pub use spec::{Charging, Civil, LimitSpec, Rule, SpecError};

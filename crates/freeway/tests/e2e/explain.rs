@@ -72,7 +72,7 @@ const CANARIES: [&str; 6] = [
     "canary-first-4711-key",
     "canary-second-4711-key",
     "canary-wrong-4711-key",
-    "sk-proj-canary4711canary4711canary4711",
+    "sk-test-canary4711-of-a-stranger",
 ];
 /// What was said and answered, which is nobody's business but the client's and the provider's.
 const PRIVATE: &str = "the canary sings at noon";

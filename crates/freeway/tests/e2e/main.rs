@@ -9,6 +9,7 @@
 
 mod bytes;
 mod commands;
+mod documents;
 mod explain;
 mod failover;
 mod faults;
