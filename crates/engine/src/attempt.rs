@@ -311,8 +311,8 @@ fn error_inside(
 fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, headers: &HeaderMap, body: &[u8]) -> Meaning {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (strikes, missing_before) = {
-        let state = engine.state();
-        (state.strikes.get(&deployment).copied().unwrap_or(0), state.missing.contains(&deployment))
+        let (state, name) = (engine.state(), &engine.snapshot.deployment(deployment).name);
+        (state.strikes.get(name).copied().unwrap_or(0), state.missing.contains(name))
     };
     let now = engine.now().wall;
     let answered_at = header(DATE.as_str()).and_then(|date| freeway_quota::parse_http_date(&date)).unwrap_or(now);

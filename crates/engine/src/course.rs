@@ -105,13 +105,14 @@ impl<'a> Course<'a> {
         if count == 0 {
             return Ok(None);
         }
+        let id = &self.engine.snapshot.accounts[account.get()].id;
         let first = self.engine.next_key[account.get()].fetch_add(1, Ordering::Relaxed);
         let state = self.engine.state();
         (0..count)
             .map(|step| KeyIndex::new((first + step) % count))
             .find(|key| {
                 !self.failed_keys.contains(&(account, *key))
-                    && state.pauses.get(PauseScope::Key(account, *key), now).is_none()
+                    && (state.pauses.is_empty() || state.pauses.get(&PauseScope::Key(id.clone(), *key), now).is_none())
             })
             .map(Some)
             .ok_or_else(|| Reason::Failed("no working key".to_owned()))
@@ -125,8 +126,9 @@ impl<'a> Course<'a> {
     /// A target has answered: what was held against it is forgotten.
     pub(crate) fn clear(&self, deployment: DeploymentIndex) {
         let mut state = self.engine.state();
-        state.strikes.remove(&deployment);
-        state.missing.remove(&deployment);
+        let name = &self.engine.snapshot.deployment(deployment).name;
+        state.strikes.remove(name);
+        state.missing.remove(name);
     }
 
     /// Draws the consequences of a failure. An error ends the request at once.
@@ -195,28 +197,29 @@ impl<'a> Course<'a> {
     }
 
     fn pause(&self, deployment: DeploymentIndex, key: Option<KeyIndex>, meaning: &Meaning) {
+        let here = self.engine.snapshot.deployment(deployment);
+        let account = &self.engine.snapshot.accounts[here.account.get()].id;
         let mut state = self.engine.state();
         match meaning.case.as_str() {
             "model_not_found" => {
-                state.missing.insert(deployment);
+                state.missing.insert(here.name.clone());
             }
-            "rate_limit" => *state.strikes.entry(deployment).or_default() += 1,
+            "rate_limit" => *state.strikes.entry(here.name.clone()).or_default() += 1,
             _ => {}
         }
         let Some(order) = meaning.pause else { return };
         let now = self.engine.now();
         let until = now.after(order.length);
-        let here = self.engine.snapshot.deployment(deployment);
         let scopes: Vec<PauseScope> = match order.scope {
-            Scope::Key => key.map(|key| PauseScope::Key(here.account, key)).into_iter().collect(),
-            Scope::Deployment => vec![PauseScope::Deployment(deployment)],
-            Scope::Account => vec![PauseScope::Account(here.account)],
+            Scope::Key => key.map(|key| PauseScope::Key(account.clone(), key)).into_iter().collect(),
+            Scope::Deployment => vec![PauseScope::Deployment(here.name.clone())],
+            Scope::Account => vec![PauseScope::Account(account.clone())],
             Scope::Pool => self
                 .engine
                 .snapshot
                 .deployments_of(here.account)
                 .filter(|(_, other)| other.limits.iter().any(|limit| here.limits.contains(limit)))
-                .map(|(index, _)| PauseScope::Deployment(index))
+                .map(|(_, other)| PauseScope::Deployment(other.name.clone()))
                 .collect(),
         };
         // The provider's words may quote this request; a pause is shown to others.
@@ -227,7 +230,7 @@ impl<'a> Course<'a> {
         drop(state);
         if order.length > Duration::from_secs(3) {
             let event = Event::Paused { what: &here.name, seconds: order.length.as_secs(), why: &why };
-            self.engine.telemetry.tell(now.wall, &event);
+            self.engine.telemetry().tell(now.wall, &event);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use freeway_dialect::ClientError;
-use freeway_router::{Meaning, Reason};
+use freeway_router::Meaning;
 
 use crate::attempt::{Committed, Content, Failure, attempt};
 use crate::course::Course;
@@ -69,12 +69,8 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
         };
         let reservation = match engine.reserve(now, deployment, &candidate.demand) {
             Ok(reservation) => reservation,
-            Err(blocked) => {
-                let name = engine.state().book.spec(blocked.limit).name.clone();
-                course.obstacle(
-                    turn.position,
-                    Reason::Quota { limit: blocked.limit, name, until: blocked.until, too_large: blocked.too_large },
-                );
+            Err(reason) => {
+                course.obstacle(turn.position, reason);
                 continue;
             }
         };

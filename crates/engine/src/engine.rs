@@ -9,13 +9,11 @@ use bytes::Bytes;
 use freeway_catalog::Counts;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
-use freeway_quota::{
-    Actual, Blocked, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used,
-};
-use freeway_router::{Deployment, Live, Snapshot};
-use freeway_store::{Recorder, Store, StoreError};
+use freeway_quota::{Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used};
+use freeway_router::{Account, Deployment, Live, Reason, Snapshot};
+use freeway_store::{Recorder, RequestRecord, Store, StoreError};
 use freeway_telemetry::Telemetry;
-use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Timestamp};
+use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 
 use crate::clock::Clock;
@@ -38,20 +36,24 @@ pub struct Setup {
     pub scrubber: Scrubber,
 }
 
-/// Serves requests.
+/// Serves requests by one configuration. An edit makes a new engine, which shares everything that changes from
+/// request to request with the one before; requests under way finish on the engine they began on.
 pub struct Engine {
     pub(crate) snapshot: Snapshot,
     pub(crate) clients: Vec<Client>,
     pub(crate) scrubber: Scrubber,
+    /// The key that each account uses next.
+    pub(crate) next_key: Vec<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+/// What outlives an edit of the configuration.
+pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) recorder: Arc<Recorder>,
     /// Where finished requests are read back from.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
-    /// The key that each account uses next.
-    pub(crate) next_key: Vec<AtomicUsize>,
-    /// How far back use matters.
-    memory: Option<Duration>,
     state: Mutex<State>,
 }
 
@@ -59,10 +61,12 @@ pub struct Engine {
 pub(crate) struct State {
     pub(crate) book: Book,
     pub(crate) pauses: Pauses,
-    /// Refusals without a hint in a row.
-    pub(crate) strikes: BTreeMap<DeploymentIndex, u32>,
+    /// Refusals without a hint in a row, by deployment.
+    pub(crate) strikes: BTreeMap<String, u32>,
     /// Deployments that have answered 404 once.
-    pub(crate) missing: BTreeSet<DeploymentIndex>,
+    pub(crate) missing: BTreeSet<String>,
+    /// Deployments that the configuration in force allows.
+    in_force: BTreeSet<String>,
 }
 
 /// A request as it comes from a face.
@@ -132,29 +136,53 @@ impl Engine {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let Setup { snapshot, clients, limits, scrubber } = setup;
-        let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
-        let memory = Self::memory(&limits);
+        let memory = Self::memory(&setup.limits);
         let state = State {
-            book: Book::new(limits, clock.now()),
+            book: Book::default(),
             pauses: Pauses::default(),
             strikes: BTreeMap::new(),
             missing: BTreeSet::new(),
+            in_force: BTreeSet::new(),
         };
-        let engine = Self {
-            snapshot,
-            clients,
-            scrubber,
-            telemetry,
-            recorder,
-            store,
-            clock,
-            next_key,
-            memory,
-            state: Mutex::new(state),
-        };
-        engine.replay()?;
+        let shared = Shared { telemetry, recorder, store, clock, state: Mutex::new(state) };
+        let engine = Self::on(Arc::new(shared), setup);
+        engine.replay(memory)?;
         Ok(engine)
+    }
+
+    /// The engine of an edited configuration. From now on no request, whichever engine it began on, is sent to a
+    /// target that the new configuration does not have or has switched off.
+    #[must_use]
+    pub fn succeed(&self, setup: Setup) -> Self {
+        let keys = |clients: &[Client], snapshot: &Snapshot| -> BTreeMap<String, Vec<Secret>> {
+            let of = |(account, client): (&Account, &Client)| (account.id.clone(), client.keys().to_vec());
+            snapshot.accounts.iter().zip(clients).map(of).collect()
+        };
+        let before = keys(&self.clients, &self.snapshot);
+        let after = keys(&setup.clients, &setup.snapshot);
+        for (account, keys) in before {
+            if after.get(&account) != Some(&keys) {
+                self.state().pauses.forget_keys(&account);
+            }
+        }
+        Self::on(Arc::clone(&self.shared), setup)
+    }
+
+    fn on(shared: Arc<Shared>, setup: Setup) -> Self {
+        let Setup { mut snapshot, clients, limits, scrubber } = setup;
+        let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
+        {
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = state.book.adopt(limits, shared.clock.now());
+            for deployment in &mut snapshot.deployments {
+                for limit in &mut deployment.limits {
+                    *limit = places[limit.get()];
+                }
+            }
+            let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
+            state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
+        }
+        Self { snapshot, clients, scrubber, next_key, shared }
     }
 
     /// What is configured.
@@ -166,19 +194,19 @@ impl Engine {
     /// Where finished requests are read back from.
     #[must_use]
     pub fn store(&self) -> &dyn Store {
-        &*self.store
+        &*self.shared.store
     }
 
     /// Events and counts.
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
+        &self.shared.telemetry
     }
 
     /// Both clocks.
     #[must_use]
     pub fn now(&self) -> Now {
-        self.clock.now()
+        self.shared.clock.now()
     }
 
     /// An id for a request that comes now.
@@ -190,7 +218,7 @@ impl Engine {
     /// Serves one request. Dropping the future, or a stream that it gave, is how a client leaves: the upstream leg
     /// is closed then, settled and recorded.
     pub async fn serve(self: Arc<Self>, ask: Ask) -> Answer {
-        if self.recorder.is_overloaded() {
+        if self.shared.recorder.is_overloaded() {
             let mut error =
                 ClientError::new(503, "server_is_overloaded", "the ledger cannot keep up; come back in a moment");
             error.retry_after = Some(1);
@@ -224,11 +252,26 @@ impl Engine {
     /// The changing state. A panic elsewhere while it was held does not make its counts wrong: every change is
     /// made whole before anything can fail.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn reserve(&self, now: Now, deployment: &Deployment, demand: &Demand) -> Result<ReservationId, Blocked> {
-        self.state().book.reserve(now, &deployment.limits, demand)
+    /// Holds what an attempt may use.
+    pub(crate) fn reserve(&self, now: Now, deployment: &Deployment, demand: &Demand) -> Result<ReservationId, Reason> {
+        let mut state = self.state();
+        if !state.in_force.contains(&deployment.name) {
+            return Err(Reason::Off("removed or switched off by an edit of the configuration".to_owned()));
+        }
+        state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| Reason::Quota {
+            limit: blocked.limit,
+            name: state.book.spec(blocked.limit).name.clone(),
+            until: blocked.until,
+            too_large: blocked.too_large,
+        })
+    }
+
+    /// Hands a finished request to the ledger.
+    pub(crate) fn record(&self, request: RequestRecord) {
+        self.shared.recorder.record(request);
     }
 
     pub(crate) fn settle(&self, reservation: ReservationId, actual: &Actual) {
@@ -245,10 +288,10 @@ impl Engine {
     }
 
     /// Counts what was spent before this process started.
-    fn replay(&self) -> Result<(), StoreError> {
+    fn replay(&self, memory: Option<Duration>) -> Result<(), StoreError> {
         let now = self.now();
-        let since = self.memory.map_or(Timestamp::default(), |memory| now.wall.before(memory));
-        let spent = self.store.spent(since)?;
+        let since = memory.map_or(Timestamp::default(), |memory| now.wall.before(memory));
+        let spent = self.shared.store.spent(since)?;
         let by_name: BTreeMap<&str, &Deployment> =
             self.snapshot.deployments.iter().map(|deployment| (deployment.name.as_str(), deployment)).collect();
         let mut state = self.state();
@@ -284,11 +327,15 @@ impl Live for LiveState<'_> {
     }
 
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {
-        let account = self.engine.snapshot.deployment(deployment).account;
         let pauses = &self.state.pauses;
+        if pauses.is_empty() {
+            return None;
+        }
+        let here = self.engine.snapshot.deployment(deployment);
+        let account = &self.engine.snapshot.accounts[here.account.get()];
         let found = pauses
-            .get(PauseScope::Deployment(deployment), self.now)
-            .or_else(|| pauses.get(PauseScope::Account(account), self.now));
+            .get(&PauseScope::Deployment(here.name.clone()), self.now)
+            .or_else(|| pauses.get(&PauseScope::Account(account.id.clone()), self.now));
         if let Some((until, why)) = found {
             return Some((until, why.to_owned()));
         }
@@ -301,11 +348,11 @@ impl Live for LiveState<'_> {
 }
 
 impl LiveState<'_> {
-    fn all_keys_paused(&self, account: AccountIndex) -> Option<(Now, String)> {
-        let keys = self.engine.snapshot.accounts[account.get()].keys;
+    fn all_keys_paused(&self, account: &Account) -> Option<(Now, String)> {
         let mut first: Option<(Now, &str)> = None;
-        for position in 0..keys {
-            let paused = self.state.pauses.get(PauseScope::Key(account, KeyIndex::new(position)), self.now)?;
+        for position in 0..account.keys {
+            let scope = PauseScope::Key(account.id.clone(), KeyIndex::new(position));
+            let paused = self.state.pauses.get(&scope, self.now)?;
             if first.is_none_or(|(until, _)| paused.0.monotonic < until.monotonic) {
                 first = Some(paused);
             }

@@ -1,11 +1,13 @@
 //! Reports for people: plans, limits, pauses, deployments.
 
+use std::collections::BTreeSet;
+
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
 use freeway_quota::PauseScope;
 use freeway_router::{Plan, Verdict};
-use freeway_types::{Metric, Quality, Timestamp};
+use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
@@ -107,7 +109,11 @@ impl Engine {
     pub fn limits(&self) -> Vec<LimitReport> {
         let now = self.now();
         let mut state = self.state();
-        let reports = state.book.view(now).map(|view| LimitReport {
+        let in_use: BTreeSet<LimitIndex> =
+            self.snapshot.deployments.iter().flat_map(|deployment| deployment.limits.iter().copied()).collect();
+        let views = state.book.view(now).enumerate();
+        let views = views.filter(|(place, _)| in_use.contains(&LimitIndex::new(*place)));
+        let reports = views.map(|(_, view)| LimitReport {
             name: view.spec.name.clone(),
             metric: view.spec.metric,
             window: view.spec.window.clone(),
@@ -127,11 +133,8 @@ impl Engine {
         let state = self.state();
         let reports = state.pauses.iter(now).map(|(scope, until, why)| PauseReport {
             what: match scope {
-                PauseScope::Key(account, key) => {
-                    format!("key {} of {}", key.get() + 1, self.snapshot.accounts[account.get()].id)
-                }
-                PauseScope::Deployment(deployment) => self.snapshot.deployment(deployment).name.clone(),
-                PauseScope::Account(account) => self.snapshot.accounts[account.get()].id.clone(),
+                PauseScope::Key(account, key) => format!("key {} of {account}", key.get() + 1),
+                PauseScope::Deployment(name) | PauseScope::Account(name) => name.clone(),
             },
             until: until.wall,
             why: why.to_owned(),

@@ -269,7 +269,7 @@ impl Relay {
         let Some(chunk) = read_chunk(data) else {
             // One unreadable event does not end a good stream, and does not vanish without a word either.
             let told = Told::MalformedEvent { account: &self.terms.account };
-            trace.engine.telemetry.tell(trace.engine.now().wall, &told);
+            trace.engine.telemetry().tell(trace.engine.now().wall, &told);
             trace.note(|record| record.error = Some("malformed_event".to_owned()));
             passed.extend_from_slice(LEFT_OUT_COMMENT);
             return None;

@@ -192,7 +192,7 @@ impl Trace {
             usage,
         };
         let now = engine.now();
-        engine.telemetry.tell(now.wall, &event);
+        engine.telemetry().tell(now.wall, &event);
         let refused = matches!(ending, Ending::Refused { .. } | Ending::Unsent { .. });
         let attempt = AttemptRecord {
             account: account.clone(),
@@ -237,8 +237,8 @@ impl Trace {
             served_by: record.served_by.as_deref(),
             attempts: record.attempts.len(),
         };
-        self.engine.telemetry.tell(now.wall, &event);
-        self.engine.recorder.record(*record);
+        self.engine.telemetry().tell(now.wall, &event);
+        self.engine.record(*record);
     }
 }
 

@@ -1,14 +1,17 @@
 //! From a configuration to a gateway that listens.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use freeway_config::{Loaded, StoreUrl};
+use freeway_config::{Loaded, Settings, StoreUrl};
 use freeway_engine::{Clock, Engine, Scrubber, Setup};
 use freeway_server::{ClientKey, Keys, Server, Shutdown};
 use freeway_store::{Recorder, Sqlite, Store};
 use freeway_telemetry::{Event, Level, Telemetry};
 use freeway_upstream::{Client, Resolver};
+use tokio::task::JoinSet;
+
+use crate::reload::{Reloader, Watched};
 
 /// How often requests older than the retention are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
@@ -20,16 +23,54 @@ pub(crate) struct Gateway {
     recorder: Arc<Recorder>,
     telemetry: Arc<Telemetry>,
     store: Arc<dyn Store>,
-    /// How long requests are remembered; `None`: for ever, because of a limit that never comes back.
-    retention: Option<Duration>,
+    resolver: Resolver,
+    settings: Settings,
+    retention: Retention,
+}
+
+/// How long requests are remembered; `None`: for ever, because of a limit that never comes back.
+pub(crate) type Retention = Arc<Mutex<Option<Duration>>>;
+
+/// What an engine and its gates are made of.
+pub(crate) struct Parts {
+    pub(crate) setup: Setup,
+    pub(crate) keys: Keys,
+    pub(crate) settings: Settings,
+    pub(crate) retention: Option<Duration>,
+}
+
+/// Makes the parts of a configuration that was found to be valid.
+pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
+    let Loaded { settings, snapshot, endpoints, limits, .. } = loaded;
+    let mut secrets = settings.keys.clone();
+    secrets.extend(settings.client_keys.iter().map(|client| client.key.clone()));
+    secrets.extend(endpoints.iter().flat_map(|endpoint| endpoint.keys.clone()));
+    let clients = endpoints
+        .into_iter()
+        .map(|endpoint| {
+            let headers = &endpoint.headers;
+            Client::new(endpoint.origin, endpoint.auth, endpoint.keys, headers, endpoint.reach, resolver.clone())
+        })
+        .collect();
+    let client_keys: Vec<ClientKey> = settings
+        .client_keys
+        .iter()
+        .map(|client| ClientKey { name: client.name.clone(), key: client.key.clone() })
+        .collect();
+    Parts {
+        keys: Keys::new(&settings.keys, &client_keys),
+        // What a limit still counts must not be forgotten.
+        retention: Engine::memory(&limits).map(|memory| memory.max(settings.retention)),
+        setup: Setup { snapshot, clients, limits, scrubber: Scrubber::new(secrets) },
+        settings,
+    }
 }
 
 impl Gateway {
     /// Wires everything together and starts to listen.
     pub(crate) async fn start(loaded: Loaded, log: Level) -> Result<Self, String> {
-        let Loaded { settings, snapshot, endpoints, limits, .. } = loaded;
         let telemetry = Arc::new(Telemetry::new(log));
-        let store: Arc<dyn Store> = match &settings.store {
+        let store: Arc<dyn Store> = match &loaded.settings.store {
             StoreUrl::Memory => Arc::new(Sqlite::in_memory().map_err(|error| error.to_string())?),
             StoreUrl::File(path) => {
                 Arc::new(Sqlite::open(path).map_err(|error| format!("{}: {error}", path.display()))?)
@@ -39,27 +80,8 @@ impl Gateway {
             Recorder::start(Arc::clone(&store), Arc::clone(&telemetry)).map_err(|error| error.to_string())?;
         let recorder = Arc::new(recorder);
         let resolver = Resolver::system().map_err(|error| error.to_string())?;
-
-        let mut secrets = settings.keys.clone();
-        secrets.extend(settings.client_keys.iter().map(|client| client.key.clone()));
-        secrets.extend(endpoints.iter().flat_map(|endpoint| endpoint.keys.clone()));
-        let clients = endpoints
-            .into_iter()
-            .map(|endpoint| {
-                let headers = &endpoint.headers;
-                Client::new(endpoint.origin, endpoint.auth, endpoint.keys, headers, endpoint.reach, resolver.clone())
-            })
-            .collect();
-        let client_keys: Vec<ClientKey> = settings
-            .client_keys
-            .iter()
-            .map(|client| ClientKey { name: client.name.clone(), key: client.key.clone() })
-            .collect();
-        let keys = Keys::new(&settings.keys, &client_keys);
-
-        // What a limit still counts must not be forgotten.
-        let retention = Engine::memory(&limits).map(|memory| memory.max(settings.retention));
-        let setup = Setup { snapshot, clients, limits, scrubber: Scrubber::new(secrets) };
+        let Parts { setup, keys, settings, retention } = assemble(loaded, &resolver);
+        let retention = Arc::new(Mutex::new(retention));
         let engine =
             Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start())
                 .map_err(|error| error.to_string())?;
@@ -67,31 +89,38 @@ impl Gateway {
         let server = Server::bind(settings.listen, Arc::clone(&engine), keys)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-        Ok(Self { server, engine, recorder, telemetry, store, retention })
+        Ok(Self { server, engine, recorder, telemetry, store, resolver, settings, retention })
     }
 
-    /// Serves until the process is asked to stop.
-    pub(crate) async fn run(self) -> Result<(), String> {
-        let Self { server, engine, recorder, telemetry, store, retention } = self;
+    /// Serves until the process is asked to stop. Edits of a watched file are taken in meanwhile.
+    pub(crate) async fn run(self, watched: Option<Watched>) -> Result<(), String> {
+        let Self { server, engine, recorder, telemetry, store, resolver, settings, retention } = self;
         let address = server.address().map_err(|error| error.to_string())?.to_string();
         telemetry.tell(engine.now().wall, &Event::Listening { address: &address });
-        let forgetting = retention.map(|retention| tokio::spawn(forget(store, Arc::clone(&engine), retention)));
-        let stopping = tokio::spawn(stop_on_signal(server.shutdown()));
+        let mut beside = JoinSet::new();
+        beside.spawn(forget(store, Arc::clone(&engine), Arc::clone(&retention)));
+        beside.spawn(stop_on_signal(server.shutdown()));
+        if let Some(watched) = watched {
+            let editions = server.editions();
+            beside.spawn(
+                Reloader { watched, editions, engine: Arc::clone(&engine), resolver, settings, retention }.run(),
+            );
+        }
         server.run().await;
         telemetry.tell(engine.now().wall, &Event::Stopping);
-        if let Some(forgetting) = forgetting {
-            forgetting.abort();
-        }
-        stopping.abort();
+        beside.shutdown().await;
         tokio::task::spawn_blocking(move || recorder.finish()).await.map_err(|error| error.to_string())
     }
 }
 
-async fn forget(store: Arc<dyn Store>, engine: Arc<Engine>, retention: Duration) {
+async fn forget(store: Arc<dyn Store>, engine: Arc<Engine>, retention: Retention) {
     loop {
-        let before = engine.now().wall.before(retention);
-        let store = Arc::clone(&store);
-        let _ = tokio::task::spawn_blocking(move || store.forget(before)).await;
+        let length = *retention.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(length) = length {
+            let before = engine.now().wall.before(length);
+            let store = Arc::clone(&store);
+            let _ = tokio::task::spawn_blocking(move || store.forget(before)).await;
+        }
         tokio::time::sleep(FORGET_EVERY).await;
     }
 }

@@ -7,6 +7,7 @@ mod boot;
 mod client;
 mod command;
 mod environment;
+mod reload;
 mod table;
 
 use std::process::ExitCode;

@@ -102,6 +102,32 @@ impl Book {
         Self { limits, ..Self::default() }
     }
 
+    /// Takes the limits of a changed configuration in, and gives the index of each. A limit that was there before,
+    /// by its name and its way of counting, keeps its count: a smaller amount takes effect at once, a larger one
+    /// resets nothing. Limits that are gone keep theirs too, in case they come back.
+    pub fn adopt(&mut self, specs: Vec<LimitSpec>, now: Now) -> Vec<LimitIndex> {
+        let adopt = |spec: LimitSpec| {
+            let known = self.limits.iter_mut().position(|entry| entry.spec.name == spec.name);
+            let Some(place) = known else {
+                self.limits.push(Entry { counter: Counter::new(&spec, now), spec });
+                return LimitIndex::new(self.limits.len() - 1);
+            };
+            let entry = &mut self.limits[place];
+            if entry.spec.counts_like(&spec) {
+                entry.counter.advance(&entry.spec, now);
+                entry.counter.resize(&entry.spec, &spec);
+            } else {
+                // It counts in another way now. What is in flight is still held, and nothing else is known.
+                let held = entry.counter.in_flight();
+                entry.counter = Counter::new(&spec, now);
+                entry.counter.hold(held);
+            }
+            entry.spec = spec;
+            LimitIndex::new(place)
+        };
+        specs.into_iter().map(adopt).collect()
+    }
+
     /// The limit at an index.
     #[must_use]
     pub fn spec(&self, limit: LimitIndex) -> &LimitSpec {

@@ -41,6 +41,11 @@ impl Bucket {
         self.level = self.level.saturating_sub(scaled(amount, window));
     }
 
+    /// Another capacity: what is missing from the full store stays missing.
+    pub(crate) fn resize(&mut self, from: u64, to: u64, window: Duration) {
+        self.level = self.level.saturating_add(scaled(to, window)).saturating_sub(scaled(from, window));
+    }
+
     /// How long until `need` units are there, if nothing else is sent.
     pub(crate) fn relief(&self, need: u64, capacity: u64, window: Duration) -> Duration {
         let target = scaled(need.saturating_add(self.in_flight), window);

@@ -70,6 +70,13 @@ impl Counter {
         }
     }
 
+    /// Keeps what is used while the amount changes.
+    pub(crate) fn resize(&mut self, from: &LimitSpec, to: &LimitSpec) {
+        if let (Self::Bucket(bucket), Rule::Bucket(window)) = (self, &to.rule) {
+            bucket.resize(from.amount.unwrap_or(u64::MAX), to.amount.unwrap_or(u64::MAX), *window);
+        }
+    }
+
     /// What is held for requests in flight.
     pub(crate) fn in_flight(&self) -> u64 {
         match self {

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use freeway_types::{AccountIndex, DeploymentIndex, KeyIndex, Now};
+use freeway_types::{KeyIndex, Now};
 
-/// What a pause holds back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a pause holds back, by the names of the configuration: a pause outlives an edit of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PauseScope {
     /// One key of an account.
-    Key(AccountIndex, KeyIndex),
-    /// One model at one account.
-    Deployment(DeploymentIndex),
+    Key(String, KeyIndex),
+    /// One model at one account, as `account/model`.
+    Deployment(String),
     /// The whole account.
-    Account(AccountIndex),
+    Account(String),
 }
 
 /// All pauses in force.
@@ -34,17 +34,28 @@ impl Pauses {
     }
 
     /// Until when something is held back and why, if it is.
-    pub fn get(&self, scope: PauseScope, now: Now) -> Option<(Now, &str)> {
-        let (until, reason) = self.until.get(&scope)?;
+    pub fn get(&self, scope: &PauseScope, now: Now) -> Option<(Now, &str)> {
+        let (until, reason) = self.until.get(scope)?;
         (until.monotonic > now.monotonic).then_some((*until, &**reason))
     }
 
+    /// Whether nothing was ever paused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.until.is_empty()
+    }
+
+    /// Forgets the pauses of an account's keys: they are other keys now.
+    pub fn forget_keys(&mut self, account: &str) {
+        self.until.retain(|scope, _| !matches!(scope, PauseScope::Key(owner, _) if owner == account));
+    }
+
     /// Every pause in force.
-    pub fn iter(&self, now: Now) -> impl Iterator<Item = (PauseScope, Now, &str)> {
+    pub fn iter(&self, now: Now) -> impl Iterator<Item = (&PauseScope, Now, &str)> {
         self.until
             .iter()
             .filter(move |(_, (until, _))| until.monotonic > now.monotonic)
-            .map(|(scope, (until, reason))| (*scope, *until, &**reason))
+            .map(|(scope, (until, reason))| (scope, *until, &**reason))
     }
 }
 
@@ -57,12 +68,12 @@ mod tests {
     #[test]
     fn a_shorter_pause_never_ends_a_longer_one() {
         let start = Now::default();
-        let scope = PauseScope::Account(AccountIndex::new(0));
+        let scope = PauseScope::Account("lab".to_owned());
         let mut pauses = Pauses::default();
-        pauses.pause(scope, start.after(Duration::from_secs(3600)), "an hour, by header");
-        pauses.pause(scope, start.after(Duration::from_secs(600)), "ten minutes, by guess");
+        pauses.pause(scope.clone(), start.after(Duration::from_secs(3600)), "an hour, by header");
+        pauses.pause(scope.clone(), start.after(Duration::from_secs(600)), "ten minutes, by guess");
         let later = start.after(Duration::from_secs(601));
-        assert_eq!(pauses.get(scope, later).unwrap().1, "an hour, by header");
-        assert_eq!(pauses.get(scope, start.after(Duration::from_secs(3600))), None);
+        assert_eq!(pauses.get(&scope, later).unwrap().1, "an hour, by header");
+        assert_eq!(pauses.get(&scope, start.after(Duration::from_secs(3600))), None);
     }
 }

@@ -22,5 +22,5 @@ mod respond;
 mod route;
 
 pub use auth::{ClientKey, Keys};
-pub use listen::{Server, Shutdown};
+pub use listen::{Editions, Server, Shutdown};
 pub use route::{Access, ROUTES, Route};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use freeway_dialect::ClientError;
 use freeway_engine::Engine;
 use freeway_policy::Caller;
@@ -49,14 +50,30 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Shutdown(watch::Sender<bool>);
 
-/// What all connections share.
-struct Gate {
+/// Exchanges what requests are served by, while they are served.
+#[derive(Clone)]
+pub struct Editions(Arc<Gate>);
+
+/// What a request is served by from its first gate to its end: never parts of two configurations.
+struct Edition {
     engine: Arc<Engine>,
     keys: Keys,
+}
+
+/// What all connections share.
+struct Gate {
+    edition: ArcSwap<Edition>,
     loopback: bool,
     started: i64,
     ready: AtomicBool,
     stop: watch::Sender<bool>,
+}
+
+impl Editions {
+    /// From now on, requests that come are served by this engine and let in by these keys.
+    pub fn replace(&self, engine: Arc<Engine>, keys: Keys) {
+        self.0.edition.store(Arc::new(Edition { engine, keys }));
+    }
 }
 
 impl Shutdown {
@@ -81,8 +98,13 @@ impl Server {
         let listener = TcpListener::bind(address).await?;
         let started = engine.now().wall.as_secs();
         let (stop, _) = watch::channel(false);
-        let gate =
-            Gate { engine, keys, loopback: address.ip().is_loopback(), started, ready: AtomicBool::new(true), stop };
+        let gate = Gate {
+            edition: ArcSwap::from_pointee(Edition { engine, keys }),
+            loopback: address.ip().is_loopback(),
+            started,
+            ready: AtomicBool::new(true),
+            stop,
+        };
         Ok(Self { listener, gate: Arc::new(gate) })
     }
 
@@ -98,6 +120,12 @@ impl Server {
     #[must_use]
     pub fn shutdown(&self) -> Shutdown {
         Shutdown(self.gate.stop.clone())
+    }
+
+    /// The way to exchange what it serves by.
+    #[must_use]
+    pub fn editions(&self) -> Editions {
+        Editions(Arc::clone(&self.gate))
     }
 
     /// Serves until it is told to stop and the requests in flight are over.
@@ -117,8 +145,9 @@ impl Server {
                 continue;
             };
             if connections.len() >= MOST_CONNECTIONS {
-                let now = gate.engine.now();
-                gate.engine.telemetry().tell(now.wall, &Event::TurnedAway { reason: "connections" });
+                let engine = &gate.edition.load().engine;
+                let now = engine.now();
+                engine.telemetry().tell(now.wall, &Event::TurnedAway { reason: "connections" });
                 continue;
             }
             connections.spawn(serve_connection(Arc::clone(&gate), stream));
@@ -163,12 +192,13 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
 }
 
 async fn serve(gate: &Gate, notes: &HeadNotes, request: Request<Incoming>) -> Response<Reply> {
-    let received = gate.engine.now();
-    let id = gate.engine.new_id(received);
-    let mut answer = match pass_gates(gate, notes, &request) {
+    let edition = gate.edition.load_full();
+    let received = edition.engine.now();
+    let id = edition.engine.new_id(received);
+    let mut answer = match pass_gates(gate, &edition, notes, &request) {
         Ok((route, rest, caller)) => {
             let rest = rest.to_owned();
-            dispatch(gate, request, route, &rest, caller, id, received).await
+            dispatch(gate, &edition, request, route, &rest, caller, id, received).await
         }
         Err(answer) => *answer,
     };
@@ -179,12 +209,13 @@ async fn serve(gate: &Gate, notes: &HeadNotes, request: Request<Incoming>) -> Re
 /// Host, origin, route, key: in this order, and nothing of the body is read before.
 fn pass_gates<'a>(
     gate: &Gate,
+    edition: &Edition,
     notes: &HeadNotes,
     request: &'a Request<Incoming>,
 ) -> Result<(&'static Route, &'a str, Caller), Box<Answer>> {
     let refuse = |error: ClientError| {
         let reason = error.code.clone();
-        gate.engine.telemetry().tell(gate.engine.now().wall, &Event::TurnedAway { reason: &reason });
+        edition.engine.telemetry().tell(edition.engine.now().wall, &Event::TurnedAway { reason: &reason });
         Box::new(respond::error(&error))
     };
     notes
@@ -199,7 +230,7 @@ fn pass_gates<'a>(
         return Ok((route, rest, Caller::Operator));
     }
     // Without a key nobody learns which paths there are.
-    let Some(caller) = gate.keys.caller(request.headers()) else {
+    let Some(caller) = edition.keys.caller(request.headers()) else {
         return Err(refuse(ClientError::new(
             401,
             "invalid_api_key",
@@ -224,8 +255,10 @@ fn pass_gates<'a>(
     Ok((route, rest, caller))
 }
 
+#[expect(clippy::too_many_arguments, reason = "all that is known of a request before its body is read")]
 async fn dispatch(
     gate: &Gate,
+    edition: &Edition,
     request: Request<Incoming>,
     route: &Route,
     rest: &str,
@@ -233,8 +266,8 @@ async fn dispatch(
     id: freeway_types::RequestId,
     received: freeway_types::Now,
 ) -> Answer {
-    let engine = Arc::clone(&gate.engine);
-    let name = gate.keys.name(caller).to_owned();
+    let engine = Arc::clone(&edition.engine);
+    let name = edition.keys.name(caller).to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let document = match route.target {
         Target::ChatCompletions => {

@@ -79,6 +79,16 @@ pub enum Event<'a> {
         /// What the store said.
         error: &'a str,
     },
+    /// An edited configuration is in force.
+    Reloaded {
+        /// Targets that can be called now.
+        targets: usize,
+    },
+    /// An edited configuration was not taken; the one before stays in force.
+    ReloadRefused {
+        /// What is wrong with it, in one line.
+        why: &'a str,
+    },
     /// The gateway stops.
     Stopping,
 }
@@ -108,6 +118,8 @@ impl Event<'_> {
             Self::MalformedEvent { .. } => "malformed_event",
             Self::TurnedAway { .. } => "turned_away",
             Self::LedgerFailed { .. } => "ledger_failed",
+            Self::Reloaded { .. } => "reloaded",
+            Self::ReloadRefused { .. } => "reload_refused",
             Self::Stopping => "stopping",
         }
     }
@@ -117,9 +129,9 @@ impl Event<'_> {
     pub const fn level(&self) -> Level {
         match self {
             Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
-            Self::Listening { .. } | Self::Stopping => Level::Info,
+            Self::Listening { .. } | Self::Reloaded { .. } | Self::Stopping => Level::Info,
             Self::Paused { .. } | Self::MalformedEvent { .. } => Level::Warn,
-            Self::LedgerFailed { .. } => Level::Error,
+            Self::LedgerFailed { .. } | Self::ReloadRefused { .. } => Level::Error,
         }
     }
 
@@ -143,6 +155,8 @@ impl Event<'_> {
             Self::MalformedEvent { account } => format!("account={account:?}"),
             Self::TurnedAway { reason } => format!("reason={reason}"),
             Self::LedgerFailed { error } => format!("error={error:?}"),
+            Self::Reloaded { targets } => format!("targets={targets}"),
+            Self::ReloadRefused { why } => format!("why={why:?}"),
             Self::Stopping => String::new(),
         }
     }
@@ -159,6 +173,8 @@ impl Event<'_> {
             Self::MalformedEvent { account } => metrics.add(names::MALFORMED_EVENTS, &[("account", account)], 1),
             Self::TurnedAway { reason } => metrics.add(names::TURNED_AWAY, &[("reason", reason)], 1),
             Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
+            Self::Reloaded { .. } => metrics.add(names::RELOADS, &[("outcome", "taken")], 1),
+            Self::ReloadRefused { .. } => metrics.add(names::RELOADS, &[("outcome", "refused")], 1),
             Self::Listening { .. } | Self::Paused { .. } | Self::Stopping => {}
         }
     }

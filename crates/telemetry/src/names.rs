@@ -13,3 +13,5 @@ pub const MALFORMED_EVENTS: &str = "freeway_malformed_events_total";
 pub const TURNED_AWAY: &str = "freeway_turned_away_total";
 /// Failures to write the ledger.
 pub const LEDGER_FAILURES: &str = "freeway_ledger_failures_total";
+/// Edits of the configuration, by outcome.
+pub const RELOADS: &str = "freeway_reloads_total";

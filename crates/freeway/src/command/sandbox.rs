@@ -79,10 +79,10 @@ async fn serve(arguments: &Arguments) -> Result<(), String> {
     if arguments.json {
         let upstreams: Value = sims.iter().map(|(id, sim)| (id.clone(), json!(sim.address().to_string()))).collect();
         println!("{}", json!({"base_url": format!("http://{address}/v1"), "upstreams": upstreams}));
-        return gateway.run().await;
+        return gateway.run(None).await;
     }
     print!("{introduction}");
-    let running = tokio::spawn(gateway.run());
+    let running = tokio::spawn(gateway.run(None));
     let answer = ask_once(address).await?;
     println!("\nA gateway on simulated providers listens on http://{address}/v1. First answer:\n\n  {answer}\n");
     println!("Ask it yourself:\n");

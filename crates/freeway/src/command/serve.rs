@@ -9,6 +9,7 @@ use freeway_telemetry::Level;
 use freeway_types::DataClass;
 
 use crate::boot::{Gateway, runtime};
+use crate::reload::Watched;
 use crate::{client, environment};
 
 #[derive(Args)]
@@ -43,13 +44,14 @@ impl From<LogLevel> for Level {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let file = environment::file(arguments.config.as_deref());
+    let watched = file.clone().map(Watched::new);
     let loaded = environment::configuration(arguments.config.as_deref(), client::now())?;
     print!("{}", introduction(&loaded, file.is_some()));
     runtime()?.block_on(async {
         let gateway = Gateway::start(loaded, arguments.log.into()).await?;
         let address = gateway.server.address().map_err(|error| error.to_string())?;
         println!("\nPoint an OpenAI client at  http://{address}/v1   (model \"auto\", or see GET /v1/models)");
-        gateway.run().await
+        gateway.run(watched).await
     })
 }
 

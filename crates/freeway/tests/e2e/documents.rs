@@ -15,7 +15,8 @@ fn root() -> PathBuf {
 /// The documents for users, with their names.
 fn documents() -> Vec<(String, String)> {
     let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)).into_iter().chain(docs).collect();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)).into_iter().chain(docs).collect();
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
     paths.iter().map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap())).collect()
 }
@@ -83,10 +84,7 @@ async fn the_commands_of_the_documents_run() {
     home.write(&text, &gateway.address.to_string());
     let reply = gateway.ask(&Ask::chat("smart", false)).await;
     let request = reply.head.header("x-freeway-request-id").unwrap();
-    until("the ledger knows", async || {
-        home.command(&["explain", request]).await.status.success().then_some(())
-    })
-    .await;
+    until("the ledger knows", async || home.command(&["explain", request]).await.status.success().then_some(())).await;
     let mut checked = 0;
     for (place, document) in documents() {
         for line in commands(&document) {
@@ -106,7 +104,11 @@ fn the_configurations_of_the_readme_are_taken() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("freeway.toml"), text).unwrap();
         let mut command = program();
-        command.arg("check").current_dir(folder.path()).env("FREEWAY_KEY", "sk-test-operator").env("GROQ_API_KEY", "sk-test-groq");
+        command
+            .arg("check")
+            .current_dir(folder.path())
+            .env("FREEWAY_KEY", "sk-test-operator")
+            .env("GROQ_API_KEY", "sk-test-groq");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

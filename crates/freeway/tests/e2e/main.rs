@@ -23,5 +23,6 @@ mod last_word;
 mod limits;
 mod patience;
 mod policy;
+mod reload;
 mod streams;
 mod upstream;

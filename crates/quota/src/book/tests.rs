@@ -140,6 +140,29 @@ fn use_from_before_a_restart_is_replayed_into_its_own_window() {
     assert_eq!(book.view(start().after(Duration::from_secs(1803))).next().unwrap().left, 2);
 }
 
+#[test]
+fn counts_survive_a_changed_configuration() {
+    for reset in ["rolling", "bucket", "calendar"] {
+        let spec = |amount: u64| {
+            limit(&format!("metric = \"requests\"\nwindow = \"hour\"\namount = {amount}\nreset = \"{reset}\""))
+        };
+        let mut book = Book::new(vec![spec(10)], start());
+        let under_way = book.reserve(start(), &ONE, &Demand::default()).unwrap();
+        for _ in 0..3 {
+            let id = book.reserve(start(), &ONE, &Demand::default()).unwrap();
+            book.received(id, start());
+            book.settle(id, start(), &Actual { answered: true, ..Actual::default() });
+        }
+        let left = |book: &mut Book| book.view(start()).next().unwrap().left;
+        assert_eq!(book.adopt(vec![spec(5)], start()), ONE, "{reset}");
+        assert_eq!(left(&mut book), 1, "{reset}: a smaller amount takes effect at once");
+        assert_eq!(book.adopt(vec![spec(20)], start()), ONE);
+        assert_eq!(left(&mut book), 16, "{reset}: a larger one resets nothing");
+        book.settle(under_way, start(), &Actual { answered: true, ..Actual::default() });
+        assert_eq!(left(&mut book), 16, "{reset}: what was under way is settled once");
+    }
+}
+
 /// How the provider counts, given the instants at which it really received.
 fn overrun(kind: &str, window_ms: u64, amount: u64, receipts: &[u64]) -> bool {
     let mut receipts = receipts.to_vec();
