@@ -69,6 +69,22 @@ pub enum StoreError {
         /// The newest that is known here.
         known: i64,
     },
+    /// Another process has the ledger.
+    #[error(
+        "process {holder} has it open: two gateways on one ledger would overrun its limits; stop the other, or give this one a [store] url of its own"
+    )]
+    Taken {
+        /// The other's process id.
+        holder: String,
+    },
+    /// The lock beside the ledger could not be had.
+    #[error("the lock {path}.lock could not be taken: {error}")]
+    Lock {
+        /// The ledger's path.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The database said no.
     #[error("the database failed: {0}")]
     Database(#[from] rusqlite::Error),

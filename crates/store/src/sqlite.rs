@@ -3,6 +3,8 @@
 //! One connection writes and one reads; write-ahead logging lets them go on side
 //! by side. A commit survives the death of the process, and not a loss of power.
 
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -59,6 +61,8 @@ const SCHEMA: &str = "
 
 /// A ledger in an SQLite file, or in memory.
 pub struct Sqlite {
+    /// Held while the ledger is open for writing. Two gateways on one ledger would each count for themselves.
+    _lock: Option<File>,
     writer: Mutex<Connection>,
     /// `None` for a database in memory, which has only one connection.
     reader: Option<Mutex<Connection>>,
@@ -68,15 +72,16 @@ impl Sqlite {
     /// Opens a file; makes it, readable by its owner alone, if it is not there.
     ///
     /// # Errors
-    /// When it cannot be opened, is not a database, or is of a newer version.
+    /// When it cannot be opened, is not a database, is of a newer version, or another process has it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         restrict(path);
+        let lock = lock(path)?;
         let writer = Connection::open(path)?;
         prepare(&writer)?;
         let reader =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         reader.busy_timeout(Duration::from_secs(5))?;
-        Ok(Self { writer: Mutex::new(writer), reader: Some(Mutex::new(reader)) })
+        Ok(Self { _lock: Some(lock), writer: Mutex::new(writer), reader: Some(Mutex::new(reader)) })
     }
 
     /// Opens an existing file for reading only.
@@ -85,7 +90,7 @@ impl Sqlite {
     /// When it is not there or cannot be read.
     pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        Ok(Self { writer: Mutex::new(connection), reader: None })
+        Ok(Self { _lock: None, writer: Mutex::new(connection), reader: None })
     }
 
     /// A ledger that is gone when it is dropped.
@@ -95,7 +100,7 @@ impl Sqlite {
     pub fn in_memory() -> Result<Self, StoreError> {
         let connection = Connection::open_in_memory()?;
         prepare(&connection)?;
-        Ok(Self { writer: Mutex::new(connection), reader: None })
+        Ok(Self { _lock: None, writer: Mutex::new(connection), reader: None })
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
@@ -108,6 +113,26 @@ impl Sqlite {
             None => self.writer(),
         }
     }
+}
+
+/// Takes the lock beside a ledger and writes our process id into it. The system gives it back when the process ends,
+/// however it ends.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let unusable = |error: std::io::Error| StoreError::Lock { path: path.display().to_string(), error };
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(StoreError::Taken { holder: holder.trim().to_owned() });
+        }
+        Err(TryLockError::Error(error)) => return Err(unusable(error)),
+    }
+    file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes())).map_err(unusable)?;
+    Ok(file)
 }
 
 /// Makes the file before SQLite does, so that nobody else can ever read it.
@@ -340,6 +365,17 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_second_holder_is_refused_with_the_firsts_process_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let first = Sqlite::open(&path).unwrap();
+        let refused = Sqlite::open(&path).err().unwrap().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        Sqlite::open(&path).unwrap();
     }
 
     #[test]

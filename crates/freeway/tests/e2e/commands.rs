@@ -195,3 +195,14 @@ async fn the_sandbox_can_be_asked_by_programs() {
     let quotas = sandbox.document("/freeway/v1/quotas").await;
     assert!(quotas["limits"].as_array().unwrap().len() > 2, "{quotas}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_gateway_on_one_ledger_is_refused() {
+    let a = Upstream::new("a").await;
+    let home = Home::new(&format!("[store]\nurl = \"sqlite:ledger.db\"\n{}", a.table()));
+    let gateway = home.serve().await;
+    let said = complaint(&home.command(&["serve"]).await);
+    assert!(said.contains("ledger.db: process ") && said.contains("has it open"), "{said}");
+    gateway.end(End::Kill).await;
+    let _again = home.serve().await;
+}
