@@ -1,28 +1,23 @@
 //! `freeway check`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use freeway_types::CostClass;
 use serde_json::{Value, json};
 
+use crate::command::Report;
 use crate::command::serve::introduction;
 use crate::{client, environment};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The configuration; `freeway.toml` if it is there, else the keys in the environment.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let file = environment::file(arguments.config.as_deref());
-    let loaded = environment::configuration(arguments.config.as_deref(), client::now())?;
-    if arguments.json {
+    let file = environment::file(arguments.report.config.as_deref());
+    let loaded = environment::configuration(arguments.report.config.as_deref(), client::now())?;
+    if arguments.report.json {
         let providers: Vec<Value> = loaded
             .found
             .iter()

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::client::{self, ask};
+use crate::command::Report;
 use crate::table::{self, number, render};
 
 #[derive(Args)]
@@ -23,16 +24,12 @@ pub(crate) struct Arguments {
     /// The data class to plan for.
     #[arg(long, requires = "body")]
     data: Option<String>,
-    /// The configuration of the running gateway.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let loaded = client::configuration(arguments.config.as_deref())?;
+    let loaded = client::configuration(arguments.report.config.as_deref())?;
     let answer = match (&arguments.request, &arguments.body) {
         (Some(id), _) => ask(&loaded, Method::GET, &format!("/freeway/v1/requests/{id}"), &[], None),
         (None, Some(file)) => {
@@ -49,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         (None, None) => return Err("name a request, or a file with --body".to_owned()),
     };
     let answer = answer.map_err(client::Unanswered::message)?;
-    if arguments.json {
+    if arguments.report.json {
         println!("{answer:#}");
     } else {
         print!("{}", for_people(&answer));

@@ -1,27 +1,22 @@
 //! `freeway quotas`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use http::Method;
 
 use crate::client::{self, ask};
+use crate::command::Report;
 use crate::table::{number, render, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The configuration of the running gateway.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let loaded = client::configuration(arguments.config.as_deref())?;
+    let loaded = client::configuration(arguments.report.config.as_deref())?;
     let answer = ask(&loaded, Method::GET, "/freeway/v1/quotas", &[], None).map_err(client::Unanswered::message)?;
-    if arguments.json {
+    if arguments.report.json {
         println!("{answer:#}");
         return Ok(());
     }

@@ -1,11 +1,10 @@
 //! `freeway usage`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use http::Method;
 
 use crate::client::{self, ask};
+use crate::command::Report;
 use crate::table::{number, render, text};
 
 #[derive(Args)]
@@ -16,12 +15,8 @@ pub(crate) struct Arguments {
     /// From this instant or date on; the last 30 days if it is left out.
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// The configuration of the running gateway.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -33,7 +28,7 @@ enum By {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let loaded = client::configuration(arguments.config.as_deref())?;
+    let loaded = client::configuration(arguments.report.config.as_deref())?;
     let by = match arguments.by {
         By::Provider => "provider",
         By::Model => "model",
@@ -43,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let since = arguments.since.as_ref().map(|since| format!("&since={since}")).unwrap_or_default();
     let path = format!("/freeway/v1/usage?by={by}{since}");
     let answer = ask(&loaded, Method::GET, &path, &[], None).map_err(client::Unanswered::message)?;
-    if arguments.json {
+    if arguments.report.json {
         println!("{answer:#}");
         return Ok(());
     }
