@@ -84,15 +84,6 @@ impl Sqlite {
         Ok(Self { _lock: Some(lock), writer: Mutex::new(writer), reader: Some(Mutex::new(reader)) })
     }
 
-    /// Opens an existing file for reading only.
-    ///
-    /// # Errors
-    /// When it is not there or cannot be read.
-    pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        Ok(Self { _lock: None, writer: Mutex::new(connection), reader: None })
-    }
-
     /// A ledger that is gone when it is dropped.
     ///
     /// # Errors
