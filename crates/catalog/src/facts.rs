@@ -67,6 +67,10 @@ pub struct Provider {
     /// What rate-limit headers mean here.
     #[serde(default)]
     pub headers: Vec<RateHeader>,
+    /// Prefixes under which headers of a provider behind this one are passed on, such as `llm_provider-`. Where a
+    /// refusal lacks a header, it is looked for under each of them.
+    #[serde(default)]
+    pub header_prefixes: Vec<String>,
 
     /// Where the facts come from.
     #[serde(default)]

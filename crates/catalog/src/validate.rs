@@ -119,6 +119,16 @@ impl Check {
                 check.at(position, |check| check.rule(rule));
             }
         });
+        self.at("header_prefixes", |check| {
+            for (position, prefix) in provider.header_prefixes.iter().enumerate() {
+                let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+                if prefix.is_empty() || !prefix.bytes().all(is_name) {
+                    check.at(position, |check| {
+                        check.problem("a prefix of header names is lower case letters, digits, `-` and `_`");
+                    });
+                }
+            }
+        });
         self.sources(provider);
     }
 
@@ -308,5 +318,7 @@ mod tests {
             "[[errors]]\ncase = \"x\"\nstatus = [401]\naction = \"disable_key\"\nsrc = [\"nowhere\"]\n",
             "`nowhere` is cited",
         );
+        check("header_prefixes = [\"behind-\", \"\"]\n", "header_prefixes.1: a prefix of header names");
+        check("header_prefixes = [\"behind: \"]\n", "header_prefixes.0: a prefix of header names");
     }
 }

@@ -10,6 +10,8 @@
 
 mod check;
 mod diagnostic;
+mod diff;
+mod inventory;
 mod provider;
 mod raw;
 mod reference;
@@ -17,6 +19,8 @@ mod resolve;
 mod schema;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diff::{Change, Changes, Difference, Values, What, diff};
+pub use inventory::{Inventory, Kind, needs_restart};
 pub use provider::Endpoint;
 pub use raw::Raw;
 pub use reference::Surroundings;

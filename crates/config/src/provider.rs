@@ -131,6 +131,7 @@ pub(crate) fn resolve(
             local,
             errors: in_order(&facts),
             headers: facts.headers.clone(),
+            header_prefixes: facts.header_prefixes.clone(),
             unsupported: facts.unsupported.clone(),
             stream_usage: facts.stream_usage.unwrap_or_default(),
             plan: plan_name.clone(),
@@ -270,6 +271,11 @@ fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
         models,
         errors: own.errors.into_iter().chain(known.errors.iter().cloned()).collect(),
         headers: if own.headers.is_empty() { known.headers.clone() } else { own.headers },
+        header_prefixes: if own.header_prefixes.is_empty() {
+            known.header_prefixes.clone()
+        } else {
+            own.header_prefixes
+        },
         sources: known.sources.iter().cloned().chain(own.sources).collect(),
         disputes: known.disputes.clone(),
     }

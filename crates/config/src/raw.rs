@@ -51,6 +51,9 @@ pub struct Server {
     /// Whether a field or feature that a target does not take is left out, and named in `x-freeway-dropped`,
     /// instead of making the target ineligible. False unless it says otherwise.
     pub drop_unsupported: Option<bool>,
+    /// Seconds for which requests under way may go on once the gateway is told to stop; 30 unless it says otherwise.
+    /// What outlasts them ends in an error that can be tried again.
+    pub drain_seconds: Option<u32>,
 }
 
 /// Where the ledger is kept.

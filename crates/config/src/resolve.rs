@@ -46,6 +46,8 @@ pub struct Settings {
     pub store: StoreUrl,
     /// How long requests are remembered.
     pub retention: Duration,
+    /// How long requests under way may go on once the gateway stops.
+    pub drain: Duration,
 }
 
 /// A client's key.
@@ -273,7 +275,8 @@ impl Resolver<'_> {
         let store = self.store(raw.store.url.as_deref().unwrap_or("sqlite:freeway.db"));
         let days = raw.store.retention_days.unwrap_or(90);
         let retention = Duration::from_secs(u64::from(days) * 86_400);
-        Some(Settings { listen: address?, keys, client_keys, store: store?, retention })
+        let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
+        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain })
     }
 
     fn store(&mut self, url: &str) -> Option<StoreUrl> {

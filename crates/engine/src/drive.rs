@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use freeway_dialect::ClientError;
 use freeway_router::Meaning;
+use freeway_store::StoreError;
 
 use crate::attempt::{Committed, Content, Failure, attempt};
 use crate::course::Course;
@@ -26,7 +27,8 @@ pub(crate) struct Driven {
 /// Drives a request through its targets.
 pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
     let tier = trace.engine.snapshot.rules.tiers[job.admission.tier].name.clone();
-    let result = run(&mut trace, &job).await;
+    let engine = Arc::clone(&trace.engine);
+    let result = engine.unless_closed(run(&mut trace, &job)).await;
     let attempts = trace.attempts();
     match &result {
         Ok(committed) => {
@@ -34,7 +36,11 @@ pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
             trace.note(|record| record.served_by = Some(served_by));
             trace.first_content();
         }
-        Err(error) => trace.failed(error),
+        Err(error) => {
+            // An attempt is under way still only where the gateway ended it in the middle.
+            trace.land(&Ending::Broken { outcome: "cancelled", message: Some(error.message.clone()) });
+            trace.failed(error);
+        }
     }
     Driven { trace, tier, attempts, result }
 }
@@ -74,6 +80,11 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
                 continue;
             }
         };
+        // From here on the attempt counts, whatever becomes of this process.
+        if let Err(error) = engine.write_down(&trace.dispatch(candidate, key, now.wall)) {
+            engine.state().book.release(reservation);
+            return Err(ledger_unavailable(&error));
+        }
         let most_output = candidate.demand.output.most.min(job.chat.max_output.unwrap_or(1_000));
         let limit = share(first_content(deployment, job.chat.stream, most_output), remaining, course.has_others());
         match attempt(trace, job, candidate, key, reservation, limit).await {
@@ -93,6 +104,16 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
         }
     }
     course.conclude(trace)
+}
+
+/// Nothing is sent that is not written down: the request could overrun its limits after a restart, and nobody would
+/// know of it.
+fn ledger_unavailable(error: &StoreError) -> ClientError {
+    let message = format!("nothing was sent, because the ledger cannot be written: {error}");
+    let mut error = ClientError::new(503, "ledger_unavailable", message);
+    error.retry_after = Some(5);
+    error.should_retry = true;
+    error
 }
 
 /// Settles an attempt that failed.

@@ -11,18 +11,22 @@ use freeway_dialect::ClientError;
 use freeway_policy::Caller;
 use freeway_quota::{Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used};
 use freeway_router::{Account, Deployment, Live, Reason, Snapshot};
-use freeway_store::{Recorder, RequestRecord, Store, StoreError};
+use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
 use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 
 use crate::clock::Clock;
+use crate::closing::Closing;
 use crate::drive::drive;
 use crate::job::prepare;
 use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
 use crate::timing::HOLD;
 use crate::trace::Trace;
+
+/// Tokens are counted when an answer ends: so long after its dispatch at most.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3600);
 
 /// What an engine is made of.
 pub struct Setup {
@@ -54,6 +58,7 @@ pub(crate) struct Shared {
     /// Where finished requests are read back from.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
+    closing: Closing,
     state: Mutex<State>,
 }
 
@@ -125,10 +130,11 @@ impl Answer {
 }
 
 impl Engine {
-    /// An engine that counts on from what the store says was spent.
+    /// An engine that counts on from what the store says was spent, and from what an earlier process sent without
+    /// living to say so.
     ///
     /// # Errors
-    /// When the store cannot be read: to begin with nothing used would overrun what is used.
+    /// When the store cannot be read or written: to begin with nothing used would overrun what is used.
     pub fn new(
         setup: Setup,
         store: Arc<dyn Store>,
@@ -136,7 +142,6 @@ impl Engine {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let memory = Self::memory(&setup.limits);
         let state = State {
             book: Book::default(),
             pauses: Pauses::default(),
@@ -144,45 +149,60 @@ impl Engine {
             missing: BTreeSet::new(),
             in_force: BTreeSet::new(),
         };
-        let shared = Shared { telemetry, recorder, store, clock, state: Mutex::new(state) };
-        let engine = Self::on(Arc::new(shared), setup);
-        engine.replay(memory)?;
-        Ok(engine)
+        let shared =
+            Shared { telemetry, recorder, store, clock, closing: Closing::default(), state: Mutex::new(state) };
+        shared.store.recover(shared.clock.now().wall)?;
+        Self::on(Arc::new(shared), setup)
     }
 
     /// The engine of an edited configuration. From now on no request, whichever engine it began on, is sent to a
-    /// target that the new configuration does not have or has switched off.
-    #[must_use]
-    pub fn succeed(&self, setup: Setup) -> Self {
+    /// target that the new configuration does not have or has switched off. A limit that is new counts what the ledger
+    /// knows; what is under way at this moment is not in it yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read; nothing is changed then.
+    pub fn succeed(&self, setup: Setup) -> Result<Self, StoreError> {
         let keys = |clients: &[Client], snapshot: &Snapshot| -> BTreeMap<String, Vec<Secret>> {
             let of = |(account, client): (&Account, &Client)| (account.id.clone(), client.keys().to_vec());
             snapshot.accounts.iter().zip(clients).map(of).collect()
         };
         let before = keys(&self.clients, &self.snapshot);
-        let after = keys(&setup.clients, &setup.snapshot);
+        let next = Self::on(Arc::clone(&self.shared), setup)?;
+        let after = keys(&next.clients, &next.snapshot);
         for (account, keys) in before {
             if after.get(&account) != Some(&keys) {
                 self.state().pauses.forget_keys(&account);
             }
         }
-        Self::on(Arc::clone(&self.shared), setup)
+        Ok(next)
     }
 
-    fn on(shared: Arc<Shared>, setup: Setup) -> Self {
+    fn on(shared: Arc<Shared>, setup: Setup) -> Result<Self, StoreError> {
         let Setup { mut snapshot, clients, limits, scrubber } = setup;
         let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
-        {
-            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let places = state.book.adopt(limits, shared.clock.now());
-            for deployment in &mut snapshot.deployments {
-                for limit in &mut deployment.limits {
-                    *limit = places[limit.get()];
-                }
+        let is_new: Vec<bool> = limits.iter().map(|limit| !shared.state().book.counts(limit)).collect();
+        let spent = shared.spent_before(limits.iter().zip(&is_new).filter(|(_, new)| **new).map(|(limit, _)| limit))?;
+        let mut state = shared.state();
+        let now = shared.clock.now();
+        let places = state.book.adopt(limits, now);
+        let mut new_limits: BTreeMap<String, Vec<LimitIndex>> = BTreeMap::new();
+        for deployment in &mut snapshot.deployments {
+            let new = deployment.limits.iter().filter(|limit| is_new[limit.get()]).map(|limit| places[limit.get()]);
+            new_limits.insert(deployment.name.clone(), new.collect());
+            for limit in &mut deployment.limits {
+                *limit = places[limit.get()];
             }
-            let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
-            state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
         }
-        Self { snapshot, clients, scrubber, next_key, shared }
+        for spent in spent {
+            let name = format!("{}/{}", spent.account, spent.model);
+            for limit in new_limits.get(&name).into_iter().flatten() {
+                state.count_spent(*limit, &spent, now);
+            }
+        }
+        let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
+        state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
+        drop(state);
+        Ok(Self { snapshot, clients, scrubber, next_key, shared })
     }
 
     /// What is configured.
@@ -249,10 +269,13 @@ impl Engine {
         }
     }
 
-    /// The changing state. A panic elsewhere while it was held does not make its counts wrong: every change is
-    /// made whole before anything can fail.
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.shared.closing
+    }
+
+    /// The changing state.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state()
     }
 
     /// Holds what an attempt may use.
@@ -274,43 +297,72 @@ impl Engine {
         self.shared.recorder.record(request);
     }
 
-    pub(crate) fn settle(&self, reservation: ReservationId, actual: &Actual) {
+    /// Writes an attempt down before it is sent.
+    pub(crate) fn write_down(&self, dispatch: &Dispatch) -> Result<(), StoreError> {
+        self.shared.recorder.dispatched(dispatch)
+    }
+
+    /// Gives the latest instant at which the provider can have counted the attempt.
+    pub(crate) fn settle(&self, reservation: ReservationId, actual: &Actual) -> Option<Now> {
         let now = self.now();
-        self.state().book.settle(reservation, now, actual);
+        self.state().book.settle(reservation, now, actual)
+    }
+
+    /// Whether the ledger could not be written when that was last tried.
+    #[must_use]
+    pub fn is_ledger_failing(&self) -> bool {
+        self.shared.recorder.is_failing(self.now().wall)
     }
 
     /// How far back use matters: the longest window; `None` where a limit never comes back.
     #[must_use]
-    pub fn memory(limits: &[LimitSpec]) -> Option<Duration> {
-        let never = limits.iter().any(|limit| matches!(limit.rule, Rule::Never(_)));
-        let longest = limits.iter().filter_map(LimitSpec::length).max().unwrap_or_default();
-        (!never).then(|| longest + COUNT_LAG)
+    pub fn memory<'a>(limits: impl Iterator<Item = &'a LimitSpec>) -> Option<Duration> {
+        let mut longest = Duration::ZERO;
+        for limit in limits {
+            if matches!(limit.rule, Rule::Never(_)) {
+                return None;
+            }
+            longest = longest.max(limit.length().unwrap_or_default());
+        }
+        Some(longest + COUNT_LAG + LONGEST_ATTEMPT)
+    }
+}
+
+impl Shared {
+    /// The changing state. A panic elsewhere while it was held does not make its counts wrong: every change is
+    /// made whole before anything can fail.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what was spent before this process started.
-    fn replay(&self, memory: Option<Duration>) -> Result<(), StoreError> {
-        let now = self.now();
-        let since = memory.map_or(Timestamp::default(), |memory| now.wall.before(memory));
-        let spent = self.shared.store.spent(since)?;
-        let by_name: BTreeMap<&str, &Deployment> =
-            self.snapshot.deployments.iter().map(|deployment| (deployment.name.as_str(), deployment)).collect();
-        let mut state = self.state();
-        for spent in spent {
-            let counts = |counts| counts == Counts::All || spent.answered;
-            let name = format!("{}/{}", spent.account, spent.model);
-            for limit in by_name.get(name.as_str()).into_iter().flat_map(|deployment| &deployment.limits) {
-                let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
-                let spec = state.book.spec(*limit);
-                let amount = match spec.metric {
-                    Metric::Requests => u64::from(counts(spec.charging.counts)),
-                    metric => used(metric, spent.usage, picos, spent.units),
-                };
-                if amount > 0 {
-                    state.book.replay(*limit, amount, spent.at, now);
-                }
-            }
+    /// What was spent that these limits still count.
+    fn spent_before<'a>(&self, limits: impl Iterator<Item = &'a LimitSpec>) -> Result<Vec<Spent>, StoreError> {
+        let limits: Vec<&LimitSpec> = limits.collect();
+        if limits.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        self.recorder.flush();
+        let memory = Engine::memory(limits.into_iter());
+        self.store.spent(memory.map_or(Timestamp::default(), |memory| self.clock.now().wall.before(memory)))
+    }
+}
+
+impl State {
+    /// Counts an attempt of the past against one limit, as it was counted when it was settled.
+    fn count_spent(&mut self, limit: LimitIndex, spent: &Spent, now: Now) {
+        let spec = self.book.spec(limit);
+        let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
+        let (amount, counted_at) = match (spec.metric, &spent.held) {
+            (Metric::Concurrency, _) => return,
+            (Metric::Requests, _) => {
+                (u64::from(spent.answered || spec.charging.counts == Counts::All), spent.counted_at)
+            }
+            (_, Some(held)) => (held.amount(spec), spent.ended_at.after(COUNT_LAG)),
+            (metric, None) => (used(metric, spent.usage, picos, spent.units), spent.ended_at.after(COUNT_LAG)),
+        };
+        if amount > 0 {
+            self.book.replay(limit, amount, spent.sent_at, counted_at, now);
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod attempt;
 mod clock;
+mod closing;
 mod course;
 mod drive;
 mod engine;

@@ -21,6 +21,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::closing::{Closed, shutting_down};
 use crate::engine::{Answer, Reply};
 use crate::timing::KEEP_ALIVE;
 use crate::trace::{Ending, Trace};
@@ -48,6 +49,8 @@ enum Stage {
     Relaying {
         relay: Box<Relay>,
         trace: Box<Trace>,
+        /// The gateway ends, and the stream with it.
+        closed: Closed,
     },
     /// One last piece.
     Last(Bytes),
@@ -88,11 +91,14 @@ enum Step {
     Complete(Bytes),
     /// Broken off, with what could still be passed.
     Broken(Bytes, String),
+    /// The gateway does not wait for the rest.
+    CutOff,
 }
 
 impl StreamBody {
     pub(crate) fn relaying(relay: Relay, trace: Trace) -> Self {
-        Self(Stage::Relaying { relay: Box::new(relay), trace: Box::new(trace) })
+        let closed = trace.engine.closing().closed();
+        Self(Stage::Relaying { relay: Box::new(relay), trace: Box::new(trace), closed })
     }
 
     /// A stream that begins before anybody has answered.
@@ -121,8 +127,12 @@ impl Body for StreamBody {
                     comment.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
                     return data(Bytes::from_static(KEEP_ALIVE_COMMENT));
                 }
-                Stage::Relaying { relay, trace } => {
-                    let step = ready!(relay.poll(context, trace));
+                Stage::Relaying { relay, trace, closed } => {
+                    // Before the upstream: one that always has more would keep the gateway from ending.
+                    let step = match closed.as_mut().poll(context) {
+                        Poll::Ready(()) => relay.cut_off(),
+                        Poll::Pending => ready!(relay.poll(context, trace)),
+                    };
                     match step {
                         Step::Bytes(bytes) => return data(bytes),
                         Step::Complete(bytes) => {
@@ -132,14 +142,10 @@ impl Body for StreamBody {
                         }
                         Step::Broken(bytes, cause) => {
                             let error = broken(&trace.engine.scrubber.scrub(&cause));
-                            trace.land(&Ending::Broken {
-                                outcome: "broken_answer",
-                                message: Some(error.message.clone()),
-                            });
-                            trace.failed(&error);
-                            let mut last = BytesMut::from(&bytes[..]);
-                            last.extend_from_slice(&render_stream_error(&error));
-                            self.0 = Stage::Last(last.freeze());
+                            self.0 = Stage::Last(break_off(trace, "broken_answer", &error, &bytes));
+                        }
+                        Step::CutOff => {
+                            self.0 = Stage::Last(break_off(trace, "cancelled", &shutting_down(), &[]));
                         }
                     }
                 }
@@ -162,6 +168,15 @@ impl Body for StreamBody {
 
 fn data(bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
     Poll::Ready(Some(Ok(Frame::data(bytes))))
+}
+
+/// Settles and records a stream that gets no further; gives its last bytes, of which the very last say so.
+fn break_off(trace: &mut Trace, outcome: &str, error: &ClientError, rest: &[u8]) -> Bytes {
+    trace.land(&Ending::Broken { outcome, message: Some(error.message.clone()) });
+    trace.failed(error);
+    let mut last = BytesMut::from(rest);
+    last.extend_from_slice(&render_stream_error(error));
+    last.freeze()
 }
 
 /// How a held stream goes on once its request has been driven to an end.
@@ -314,6 +329,16 @@ impl Relay {
         self.incoming = None;
         passed.extend_from_slice(&sse::encode(END_MARKER));
         Step::Complete(passed.freeze())
+    }
+
+    /// Ends the stream from our side: whole if every choice has its finish reason already.
+    fn cut_off(&mut self) -> Step {
+        if self.is_finished() {
+            let passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
+            self.complete(passed)
+        } else {
+            Step::CutOff
+        }
     }
 
     fn is_finished(&self) -> bool {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use freeway_dialect::ClientError;
 use freeway_quota::{Actual, Demand, ReservationId};
-use freeway_router::{cost, units};
-use freeway_store::{AttemptRecord, RequestRecord};
+use freeway_router::{Candidate, cost, units};
+use freeway_store::{AttemptRecord, Dispatch, RequestRecord};
 use freeway_telemetry::Event;
-use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Usage, UsageSource};
+use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Timestamp, Usage, UsageSource};
 
 use crate::engine::{Ask, Engine};
 
@@ -37,7 +37,7 @@ struct Flight {
     key: Option<KeyIndex>,
     reservation: ReservationId,
     sent: Now,
-    expected_input: u64,
+    demand: Demand,
     /// More than this nobody can have used: such a report is not believed.
     most: Usage,
     status: Option<u16>,
@@ -92,6 +92,29 @@ impl Trace {
         self.record.as_ref().map_or(0, |record| record.attempts.len()) + usize::from(self.flight.is_some())
     }
 
+    /// What is written down of an attempt before it is sent.
+    pub(crate) fn dispatch(&self, candidate: &Candidate, key: Option<KeyIndex>, sent_at: Timestamp) -> Dispatch {
+        let deployment = self.engine.snapshot.deployment(candidate.deployment);
+        let record = self.record.as_deref();
+        let word = |read: fn(&RequestRecord) -> &String| record.map(read).cloned().unwrap_or_default();
+        Dispatch {
+            request: self.id,
+            ordinal: record.map_or(0, |record| record.attempts.len() as u64),
+            received_at: self.received.wall,
+            caller: word(|record| &record.caller),
+            asked: word(|record| &record.model),
+            tier: word(|record| &record.tier),
+            data: word(|record| &record.data),
+            stream: record.is_some_and(|record| record.stream),
+            account: self.engine.snapshot.accounts[deployment.account.get()].id.clone(),
+            model: deployment.model.clone(),
+            key: key.map(position),
+            sent_at,
+            held: candidate.demand,
+            priced: cost(deployment, Usage::default()).is_some(),
+        }
+    }
+
     /// An attempt begins.
     pub(crate) fn take_off(
         &mut self,
@@ -107,7 +130,7 @@ impl Trace {
             key,
             reservation,
             sent,
-            expected_input: demand.input.expected,
+            demand: *demand,
             most: Usage {
                 input: demand.input.most.saturating_mul(BELIEVED).saturating_add(HIDDEN_PROMPT),
                 output: demand.output.most.saturating_mul(BELIEVED).saturating_add(HIDDEN_PROMPT),
@@ -156,7 +179,7 @@ impl Trace {
         let deployment = engine.snapshot.deployment(flight.deployment);
         let reported = flight.usage.is_some();
         let estimate = Usage {
-            input: flight.expected_input,
+            input: flight.demand.input.expected,
             output: flight.text_bytes.div_ceil(BYTES_PER_TOKEN),
             ..Usage::default()
         };
@@ -171,6 +194,7 @@ impl Trace {
         };
         let cost = cost(deployment, usage);
         let units = units(deployment, usage);
+        let mut counted = None;
         if matches!(ending, Ending::Unsent { .. }) {
             engine.state().book.release(flight.reservation);
         } else {
@@ -180,7 +204,7 @@ impl Trace {
                 units,
                 answered: matches!(ending, Ending::Answered),
             };
-            engine.settle(flight.reservation, &actual);
+            counted = engine.settle(flight.reservation, &actual);
         }
         let account = &engine.snapshot.accounts[deployment.account.get()].id;
         let event = Event::AttemptEnded {
@@ -197,9 +221,10 @@ impl Trace {
         let attempt = AttemptRecord {
             account: account.clone(),
             model: deployment.model.clone(),
-            key: flight.key.map(|key| u32::try_from(key.get()).unwrap_or(u32::MAX)),
+            key: flight.key.map(position),
             sent_at: flight.sent.wall,
             took_us: micros(now.monotonic.since(flight.sent.monotonic)),
+            counted_us: counted.map_or(0, |counted| micros(counted.monotonic.since(flight.sent.monotonic))),
             status: flight.status,
             outcome: outcome.to_owned(),
             message,
@@ -207,6 +232,7 @@ impl Trace {
             usage_source: if reported || refused { UsageSource::Reported } else { UsageSource::Estimated },
             cost,
             units,
+            held: (!known).then_some(flight.demand),
         };
         self.note(|record| record.attempts.push(attempt));
     }
@@ -257,6 +283,10 @@ fn larger(one: Usage, other: Usage) -> Usage {
         output: one.output.max(other.output),
         reasoning: one.reasoning.max(other.reasoning),
     }
+}
+
+fn position(key: KeyIndex) -> u32 {
+    u32::try_from(key.get()).unwrap_or(u32::MAX)
 }
 
 fn micros(length: Duration) -> u64 {

@@ -60,7 +60,7 @@ pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
     Parts {
         keys: Keys::new(&settings.keys, &client_keys),
         // What a limit still counts must not be forgotten.
-        retention: Engine::memory(&limits).map(|memory| memory.max(settings.retention)),
+        retention: Engine::memory(limits.iter()).map(|memory| memory.max(settings.retention)),
         setup: Setup { snapshot, clients, limits, scrubber: Scrubber::new(secrets) },
         settings,
     }
@@ -86,20 +86,20 @@ impl Gateway {
             Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start())
                 .map_err(|error| error.to_string())?;
         let engine = Arc::new(engine);
-        let server = Server::bind(settings.listen, Arc::clone(&engine), keys)
+        let server = Server::bind(settings.listen, Arc::clone(&engine), keys, settings.drain)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
         Ok(Self { server, engine, recorder, telemetry, store, resolver, settings, retention })
     }
 
-    /// Serves until the process is asked to stop. Edits of a watched file are taken in meanwhile.
+    /// Serves until the process is asked to stop; asked again, it stops without waiting for requests. Edits of a watched file are taken in meanwhile.
     pub(crate) async fn run(self, watched: Option<Watched>) -> Result<(), String> {
         let Self { server, engine, recorder, telemetry, store, resolver, settings, retention } = self;
         let address = server.address().map_err(|error| error.to_string())?.to_string();
         telemetry.tell(engine.now().wall, &Event::Listening { address: &address });
         let mut beside = JoinSet::new();
         beside.spawn(forget(store, Arc::clone(&engine), Arc::clone(&retention)));
-        beside.spawn(stop_on_signal(server.shutdown()));
+        beside.spawn(stop_on_signals(server.shutdown(), Arc::clone(&engine)));
         if let Some(watched) = watched {
             let editions = server.editions();
             beside.spawn(
@@ -107,7 +107,6 @@ impl Gateway {
             );
         }
         server.run().await;
-        telemetry.tell(engine.now().wall, &Event::Stopping);
         beside.shutdown().await;
         tokio::task::spawn_blocking(move || recorder.finish()).await.map_err(|error| error.to_string())
     }
@@ -125,26 +124,44 @@ async fn forget(store: Arc<dyn Store>, engine: Arc<Engine>, retention: Retention
     }
 }
 
-async fn stop_on_signal(shutdown: Shutdown) {
-    let interrupted = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminated) => {
-                tokio::select! {
-                    _ = interrupted => {}
-                    _ = terminated.recv() => {}
-                }
-            }
-            Err(_) => {
-                let _ = interrupted.await;
-            }
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupted.await;
+/// The first signal lets requests under way go on for a while, the second does not.
+async fn stop_on_signals(shutdown: Shutdown, engine: Arc<Engine>) {
+    let mut signals = Signals::new();
+    signals.next().await;
+    engine.telemetry().tell(engine.now().wall, &Event::Stopping);
     shutdown.begin();
+    signals.next().await;
+    shutdown.hurry();
+}
+
+/// Requests to stop: SIGTERM, where there is such a thing, and what the terminal sends.
+struct Signals {
+    #[cfg(unix)]
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> Self {
+        Self { terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok() }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Self {
+        Self {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(terminate) = &mut self.terminate {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }
 
 /// The runtime that the gateway runs on.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use freeway_config::Settings;
+use freeway_config::{Settings, needs_restart};
 use freeway_engine::Engine;
 use freeway_server::Editions;
 use freeway_telemetry::Event;
@@ -85,7 +85,7 @@ impl Reloader {
     /// Puts the edited configuration in force; says how many targets it has.
     fn take_in(&mut self) -> Result<usize, String> {
         let loaded = environment::configuration(Some(&self.watched.file), self.engine.now().wall)?;
-        if loaded.settings.listen != self.settings.listen || loaded.settings.store != self.settings.store {
+        if needs_restart(&self.settings, &loaded.settings) {
             let file = self.watched.file.display();
             return Err(format!(
                 "{file}: `[server] listen` and `[store] url` change only when the gateway is started again"
@@ -93,8 +93,8 @@ impl Reloader {
         }
         let Parts { setup, keys, settings, retention } = assemble(loaded, &self.resolver);
         let targets = setup.snapshot.deployments.iter().filter(|deployment| deployment.off.is_none()).count();
-        self.engine = Arc::new(self.engine.succeed(setup));
-        self.editions.replace(Arc::clone(&self.engine), keys);
+        self.engine = Arc::new(self.engine.succeed(setup).map_err(|error| error.to_string())?);
+        self.editions.replace(Arc::clone(&self.engine), keys, settings.drain);
         self.settings = settings;
         *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
         Ok(targets)

@@ -102,9 +102,15 @@ impl Book {
         Self { limits, ..Self::default() }
     }
 
-    /// Takes the limits of a changed configuration in, and gives the index of each. A limit that was there before,
-    /// by its name and its way of counting, keeps its count: a smaller amount takes effect at once, a larger one
-    /// resets nothing. Limits that are gone keep theirs too, in case they come back.
+    /// Whether a limit of this name is counted in the way that `spec` says.
+    #[must_use]
+    pub fn counts(&self, spec: &LimitSpec) -> bool {
+        self.limits.iter().any(|entry| entry.spec.name == spec.name && entry.spec.counts_like(spec))
+    }
+
+    /// Takes the limits of a configuration in, and gives the index of each. One that is [counted](Self::counts) already
+    /// keeps its count: a smaller amount takes effect at once, a larger one resets nothing. Limits that are gone keep
+    /// theirs too, in case they come back.
     pub fn adopt(&mut self, specs: Vec<LimitSpec>, now: Now) -> Vec<LimitIndex> {
         let adopt = |spec: LimitSpec| {
             let known = self.limits.iter_mut().position(|entry| entry.spec.name == spec.name);
@@ -117,7 +123,7 @@ impl Book {
                 entry.counter.advance(&entry.spec, now);
                 entry.counter.resize(&entry.spec, &spec);
             } else {
-                // It counts in another way now. What is in flight is still held, and nothing else is known.
+                // It counts in another way now. What is in flight is still held.
                 let held = entry.counter.in_flight();
                 entry.counter = Counter::new(&spec, now);
                 entry.counter.hold(held);
@@ -204,10 +210,11 @@ impl Book {
         self.count_request(id, now, now);
     }
 
-    /// The attempt is over. Idempotent: a second call for the same reservation changes nothing.
-    pub fn settle(&mut self, id: ReservationId, now: Now, actual: &Actual) {
+    /// The attempt is over. Gives the latest instant at which the provider can have counted the request. Idempotent:
+    /// a second call for the same reservation changes nothing, and gives nothing.
+    pub fn settle(&mut self, id: ReservationId, now: Now, actual: &Actual) -> Option<Now> {
         self.pass_receipts(now);
-        let Some(reservation) = self.take(id) else { return };
+        let reservation = self.take(id)?;
         let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
         for (limit, held) in reservation.held {
             let Entry { spec, counter } = &mut self.limits[limit.get()];
@@ -220,6 +227,7 @@ impl Book {
             let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
             counter.count(spec, amount, Counted { dispatched: reservation.dispatched, receipt }, now);
         }
+        Some(receipt)
     }
 
     /// Nothing was sent: everything is given back.
@@ -230,22 +238,24 @@ impl Book {
         }
     }
 
-    /// Books use from before this process started.
-    pub fn replay(&mut self, limit: LimitIndex, amount: u64, at: Timestamp, now: Now) {
+    /// Books use from before this process started: what an attempt sent at `dispatched` was charged, at `counted` at
+    /// the latest. What has left its window by now is passed over.
+    pub fn replay(&mut self, limit: LimitIndex, amount: u64, dispatched: Timestamp, counted: Timestamp, now: Now) {
         let Entry { spec, counter } = &mut self.limits[limit.get()];
-        let age = now.wall.since(at);
         if let Some(length) = spec.length()
-            && age > length.saturating_add(COUNT_LAG)
+            && now.wall.since(counted) > length
         {
             return;
         }
-        let instant = Now {
-            wall: at,
-            monotonic: freeway_types::Monotonic::from_micros(
-                now.monotonic.as_micros().saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
-            ),
+        // An instant before this process began has no place on its monotonic clock: the log is told the nearest one
+        // that it has, which holds the charge longer than needed, never shorter.
+        let place = |wall: Timestamp| {
+            let (ago, ahead) = (now.wall.since(wall).as_micros(), wall.since(now.wall));
+            let before = now.monotonic.as_micros().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
+            Now { wall, monotonic: freeway_types::Monotonic::from_micros(before).after(ahead) }
         };
-        counter.count(spec, amount, Counted { dispatched: instant, receipt: instant.after(COUNT_LAG) }, now);
+        let when = Counted { dispatched: place(dispatched), receipt: place(counted) };
+        counter.count(spec, amount, when, now);
     }
 
     /// Every limit as it stands.

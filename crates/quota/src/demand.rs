@@ -2,12 +2,13 @@
 
 use freeway_catalog::Estimate;
 use freeway_types::{Metric, Usage};
+use serde::{Deserialize, Serialize};
 
 use crate::spec::{Charging, LimitSpec};
 use freeway_catalog::Charges;
 
 /// A figure that is not known yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
     /// What it will likely be.
     pub expected: u64,
@@ -16,7 +17,7 @@ pub struct Bound {
 }
 
 /// What one attempt is expected to charge, before it is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {
     /// Input tokens.
     pub input: Bound,
@@ -46,7 +47,8 @@ impl Bound {
 
 impl Demand {
     /// What a limit of this kind is charged while the attempt is in flight.
-    pub(crate) fn amount(&self, spec: &LimitSpec) -> u64 {
+    #[must_use]
+    pub fn amount(&self, spec: &LimitSpec) -> u64 {
         let charging = spec.charging;
         match spec.metric {
             Metric::Requests | Metric::Concurrency => 1,

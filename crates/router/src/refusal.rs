@@ -139,13 +139,19 @@ impl Seen<'_> {
     fn holds(&self, condition: &Match) -> bool {
         let value = match (&condition.field, &condition.header) {
             (Some(path), _) => self.field(path),
-            (None, Some(name)) => (self.refusal.header)(name),
+            (None, Some(name)) => self.header(name),
             (None, None) => Some(self.error.message.clone()),
         };
         let Some(value) = value else { return false };
         let is = condition.is.is_empty() || condition.is.contains(&value);
         let contains = condition.contains.as_ref().is_none_or(|wanted| value.contains(wanted.as_str()));
         is && contains
+    }
+
+    /// A header by its name; else as it was passed on from a provider behind this one, under a prefix.
+    fn header(&self, name: &str) -> Option<String> {
+        let passed_on = |prefix: &String| (self.refusal.header)(&format!("{prefix}{name}"));
+        (self.refusal.header)(name).or_else(|| self.account.header_prefixes.iter().find_map(passed_on))
     }
 
     /// A field of the body by its path, as text.
@@ -257,12 +263,12 @@ impl Seen<'_> {
         let now = self.refusal.answered_at;
         match hint {
             "retry-after" => {
-                let header = |name: &str| (self.refusal.header)(name);
-                let ms =
-                    |name: &str| header(name)?.trim().parse::<u32>().ok().map(|ms| Duration::from_millis(ms.into()));
+                let ms = |name: &str| {
+                    self.header(name)?.trim().parse::<u32>().ok().map(|ms| Duration::from_millis(ms.into()))
+                };
                 ms("retry-after-ms")
                     .or_else(|| ms("x-ms-retry-after-ms"))
-                    .or_else(|| parse_retry_after(&header("retry-after")?, now))
+                    .or_else(|| parse_retry_after(&self.header("retry-after")?, now))
             }
             "reset-header" => self.reset_header(now),
             "retry-delay" => parse_duration(&find_key(self.body?, "retryDelay")?, now),
@@ -281,12 +287,12 @@ impl Seen<'_> {
     fn reset_header(&self, now: Timestamp) -> Option<Duration> {
         let headers = &self.account.headers;
         let resets = headers.iter().filter(|header| header.says == RateHeaderSays::Reset).filter_map(|reset| {
-            let wait = parse_duration(&(self.refusal.header)(&reset.name)?, now)?;
+            let wait = parse_duration(&self.header(&reset.name)?, now)?;
             let used_up = headers.iter().any(|other| {
                 other.says == RateHeaderSays::Remaining
                     && other.metric == reset.metric
                     && other.window == reset.window
-                    && (self.refusal.header)(&other.name).is_some_and(|left| left.trim() == "0")
+                    && self.header(&other.name).is_some_and(|left| left.trim() == "0")
             });
             Some((used_up, wait))
         });
@@ -349,114 +355,4 @@ fn civil(now: Timestamp, zone: &str, month: bool) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use freeway_catalog::{Catalog, StreamUsage};
-    use freeway_dialect::Dialect;
-
-    use super::*;
-
-    /// 2026-10-21T00:30:00Z: still the day before in Los Angeles.
-    const NOW: Timestamp = Timestamp::from_secs(1_792_542_600);
-
-    fn account(provider: &str) -> Account {
-        let catalog = Catalog::embedded().unwrap();
-        let facts = catalog.get(provider).cloned().unwrap_or_default();
-        Account {
-            id: provider.to_owned(),
-            provider: Some(provider.to_owned()),
-            dialect: Dialect::OpenaiChat,
-            plan: "free".to_owned(),
-            may_spend: false,
-            keys: 1,
-            local: false,
-            errors: facts.errors,
-            headers: facts.headers,
-            unsupported: facts.unsupported,
-            stream_usage: StreamUsage::Option,
-        }
-    }
-
-    fn check(provider: &str, status: u16, headers: &[(&str, &str)], body: &str, expected: &str) {
-        let header = |name: &str| {
-            headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| (*value).to_owned())
-        };
-        let refusal = Refusal {
-            status,
-            header: &header,
-            body: body.as_bytes(),
-            answered_at: NOW,
-            strikes: 0,
-            missing_before: false,
-        };
-        let meaning = read_refusal(&account(provider), &refusal);
-        let mut shown = format!("{:?}", meaning.remedy);
-        if let Some(pause) = meaning.pause {
-            write!(shown, " {:?} {}s", pause.scope, pause.length.as_secs_f64()).unwrap();
-        }
-        assert_eq!(shown, expected, "{provider} {status} {body}");
-    }
-
-    #[test]
-    fn without_a_rule_the_status_decides() {
-        check("none", 401, &[], "", "AnotherKey Key 3600s");
-        check("none", 402, &[], "", "Another Account 86400s");
-        check("none", 403, &[], "", "Another");
-        check("none", 404, &[], "", "Another");
-        check("none", 410, &[], "", "Another Deployment 86400s");
-        check("none", 400, &[], "", "Client");
-        check("none", 422, &[], "", "Client");
-        check("none", 400, &[], r#"{"error":{"code":"context_length_exceeded","message":"x"}}"#, "Larger");
-        check("none", 408, &[], "", "SameAgain(250ms)");
-        check("none", 409, &[], "", "SameAgain(250ms)");
-        check("none", 500, &[], "", "SameAgain(250ms)");
-        check("none", 522, &[], "", "SameAgain(250ms)");
-        check("none", 529, &[("retry-after", "2")], "", "SameAgain(2s)");
-        check("none", 503, &[("retry-after", "200")], "", "SameAgain(250ms)");
-        check("none", 302, &[], "", "Another");
-    }
-
-    #[test]
-    fn a_429_waits_as_long_as_it_says() {
-        check("none", 429, &[("retry-after", "2")], "", "SameAgain(2s) Deployment 2s");
-        check("none", 429, &[("retry-after", "600")], "", "Another Deployment 600s");
-        check("none", 429, &[("retry-after", "Wed, 21 Oct 2026 00:31:00 GMT")], "", "Another Deployment 60s");
-        check("none", 429, &[("retry-after-ms", "1500"), ("retry-after", "9")], "", "SameAgain(1.5s) Deployment 1.5s");
-        check("none", 429, &[], "", "SameAgain(1s) Deployment 1s");
-        check("none", 429, &[("retry-after", "-1")], "", "SameAgain(1s) Deployment 1s");
-    }
-
-    #[test]
-    fn the_same_status_means_different_things_at_different_providers() {
-        let quota = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
-        check("openai", 429, &[], quota, "Another Account 86400s");
-        let day = r#"[{"error":{"code":429,"message":"quota","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34s"}]}}]"#;
-        // Midnight in Los Angeles is at 07:00 UTC in October.
-        check("gemini", 429, &[], day, "Another Deployment 23400s");
-        let key = r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}]"#;
-        check("gemini", 400, &[], key, "AnotherKey Key 3600s");
-        check(
-            "anthropic",
-            400,
-            &[],
-            r#"{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}"#,
-            "Another Account 86400s",
-        );
-    }
-
-    #[test]
-    fn groqs_413_is_never_a_wait() {
-        let body = r#"{"error":{"message":"Request too large for model on tokens per minute (TPM): Limit 8000, Requested 9000","type":"tokens","code":"rate_limit_exceeded"}}"#;
-        check("groq", 413, &[("retry-after", "65")], body, "Larger");
-        let wait = r#"{"error":{"message":"Rate limit reached for model on requests per day (RPD): Limit 1000, Used 1000, Requested 1. Please try again in 2m59.56s.","type":"requests","code":"rate_limit_exceeded"}}"#;
-        check("groq", 429, &[], wait, "Another Deployment 179.56s");
-    }
-
-    #[test]
-    fn phrases() {
-        assert_eq!(duration_in("Please try again in 10h17m5.7s."), Some(Duration::from_secs_f64(37_025.7)));
-        assert_eq!(duration_in("Please retry in 45.57s"), Some(Duration::from_secs_f64(45.57)));
-        assert_eq!(duration_in("Limit 8000, Used 7999"), None);
-    }
-}
+mod tests;

@@ -49,6 +49,8 @@ pub struct Account {
     pub errors: Vec<ErrorRule>,
     /// What its rate-limit headers mean.
     pub headers: Vec<RateHeader>,
+    /// Prefixes under which it passes on headers of a provider behind it.
+    pub header_prefixes: Vec<String>,
     /// Request fields it is known not to take.
     pub unsupported: Vec<String>,
     /// How the usage of a streamed answer is had.

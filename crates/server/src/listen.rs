@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,8 +36,8 @@ const MOST_HEADERS: usize = 100;
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 /// Connections open at the same time.
 const MOST_CONNECTIONS: usize = 10_000;
-/// How long requests in flight may go on once the gateway stops.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// Once the drain is over, answers have so long to end in words of ours before their connections are cut.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The listening gateway.
 pub struct Server {
@@ -48,7 +47,7 @@ pub struct Server {
 
 /// Tells a server to stop.
 #[derive(Clone)]
-pub struct Shutdown(watch::Sender<bool>);
+pub struct Shutdown(Arc<Gate>);
 
 /// Exchanges what requests are served by, while they are served.
 #[derive(Clone)]
@@ -58,6 +57,18 @@ pub struct Editions(Arc<Gate>);
 struct Edition {
     engine: Arc<Engine>,
     keys: Keys,
+    /// How long requests under way may go on once the gateway stops.
+    drain: Duration,
+}
+
+/// How far the gateway is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    /// Nothing new is taken; what is under way goes on.
+    Draining,
+    /// What is under way ends too.
+    Ending,
 }
 
 /// What all connections share.
@@ -65,30 +76,43 @@ struct Gate {
     edition: ArcSwap<Edition>,
     loopback: bool,
     started: i64,
-    ready: AtomicBool,
-    stop: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
 }
 
 impl Editions {
-    /// From now on, requests that come are served by this engine and let in by these keys.
-    pub fn replace(&self, engine: Arc<Engine>, keys: Keys) {
-        self.0.edition.store(Arc::new(Edition { engine, keys }));
+    /// From now on, requests that come are served by this engine and let in by these keys. `drain` is how long
+    /// requests under way may go on once the gateway stops.
+    pub fn replace(&self, engine: Arc<Engine>, keys: Keys, drain: Duration) {
+        self.0.edition.store(Arc::new(Edition { engine, keys, drain }));
     }
 }
 
 impl Shutdown {
-    /// Stops taking requests; those in flight may finish.
+    /// Stops taking requests; those under way may go on for as long as the drain lasts.
     pub fn begin(&self) {
-        self.0.send_replace(true);
+        self.advance(Stage::Draining);
+    }
+
+    /// Ends the drain: what is still under way ends now, in an error that says why.
+    pub fn hurry(&self) {
+        self.advance(Stage::Ending);
+    }
+
+    fn advance(&self, to: Stage) {
+        self.0.stage.send_if_modified(|stage| {
+            let ahead = to > *stage;
+            *stage = to.max(*stage);
+            ahead
+        });
     }
 }
 
 impl Server {
-    /// Listens on an address.
+    /// Listens on an address. `drain` is how long requests under way may go on once the gateway stops.
     ///
     /// # Errors
     /// When the address cannot be had, or is not this machine's own and no key is set.
-    pub async fn bind(address: SocketAddr, engine: Arc<Engine>, keys: Keys) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, engine: Arc<Engine>, keys: Keys, drain: Duration) -> io::Result<Self> {
         if !address.ip().is_loopback() && !keys.are_set() {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -97,13 +121,11 @@ impl Server {
         }
         let listener = TcpListener::bind(address).await?;
         let started = engine.now().wall.as_secs();
-        let (stop, _) = watch::channel(false);
         let gate = Gate {
-            edition: ArcSwap::from_pointee(Edition { engine, keys }),
+            edition: ArcSwap::from_pointee(Edition { engine, keys, drain }),
             loopback: address.ip().is_loopback(),
             started,
-            ready: AtomicBool::new(true),
-            stop,
+            stage: watch::Sender::new(Stage::Serving),
         };
         Ok(Self { listener, gate: Arc::new(gate) })
     }
@@ -119,7 +141,7 @@ impl Server {
     /// The way to stop it.
     #[must_use]
     pub fn shutdown(&self) -> Shutdown {
-        Shutdown(self.gate.stop.clone())
+        Shutdown(Arc::clone(&self.gate))
     }
 
     /// The way to exchange what it serves by.
@@ -128,15 +150,16 @@ impl Server {
         Editions(Arc::clone(&self.gate))
     }
 
-    /// Serves until it is told to stop and the requests in flight are over.
+    /// Serves until it is told to stop and the requests under way are over. Those that outlast the drain end in an
+    /// error of ours.
     pub async fn run(self) {
         let Self { listener, gate } = self;
         let mut connections = JoinSet::new();
-        let mut stop = gate.stop.subscribe();
+        let mut stage = gate.stage.subscribe();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
             };
             while connections.try_join_next().is_some() {}
             let Ok((stream, _)) = accepted else {
@@ -152,19 +175,28 @@ impl Server {
             }
             connections.spawn(serve_connection(Arc::clone(&gate), stream));
         }
-        gate.ready.store(false, Ordering::Relaxed);
         drop(listener);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(DRAIN_LIMIT, drained).await;
-        // Whoever is still there is cut off; what they used is settled and recorded as they are dropped.
+        let edition = gate.edition.load_full();
+        tokio::select! {
+            () = all_end(&mut connections) => return,
+            () = tokio::time::sleep(edition.drain) => {}
+            _ = stage.wait_for(|stage| *stage == Stage::Ending) => {}
+        }
+        edition.engine.close();
+        let _ = tokio::time::timeout(LAST_WORDS, all_end(&mut connections)).await;
+        // Whoever does not read even that is cut off; what they used is settled and recorded as they are dropped.
         connections.shutdown().await;
     }
+}
+
+async fn all_end(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
 }
 
 async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
     // Without it, an answer's last piece waits for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let mut stop = gate.stop.subscribe();
+    let mut stage = gate.stage.subscribe();
     let notes = Arc::new(HeadNotes::default());
     let head = HeadReader::new(Arc::clone(&notes));
     let service = service_fn(move |request| {
@@ -186,7 +218,7 @@ async fn serve_connection(gate: Arc<Gate>, stream: TcpStream) {
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        _ = stage.wait_for(|stage| *stage >= Stage::Draining) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
@@ -272,21 +304,26 @@ async fn dispatch(
     let document = match route.target {
         Target::ChatCompletions => {
             let (head, body) = request.into_parts();
-            return match read_json(&head.headers, body).await {
+            return match engine.unless_closed(read_json(&head.headers, body)).await {
                 Ok(body) => openai::chat(engine, id, received, &head.headers, body, caller, name).await,
                 Err(error) => closing(respond::error(&error)),
             };
         }
         Target::Explain => {
             let (head, body) = request.into_parts();
-            match read_json(&head.headers, body).await {
+            match engine.unless_closed(read_json(&head.headers, body)).await {
                 Ok(body) => operator::explain(&engine, &head.headers, &body),
                 Err(error) => return closing(respond::error(&error)),
             }
         }
         Target::Health => return respond::whole(200, "text/plain", "ok\n"),
-        Target::Ready if gate.ready.load(Ordering::Relaxed) => return respond::whole(200, "text/plain", "ready\n"),
-        Target::Ready => return respond::whole(503, "text/plain", "stopping\n"),
+        Target::Ready if *gate.stage.borrow() != Stage::Serving => {
+            return respond::whole(503, "text/plain", "stopping\n");
+        }
+        Target::Ready if engine.is_ledger_failing() => {
+            return respond::whole(503, "text/plain", "the ledger cannot be written\n");
+        }
+        Target::Ready => return respond::whole(200, "text/plain", "ready\n"),
         Target::Metrics => return respond::whole(200, "text/plain; version=0.0.4", engine.telemetry().render()),
         Target::Models => Ok(openai::models(&engine, gate.started)),
         Target::Model => openai::model(&engine, gate.started, rest),

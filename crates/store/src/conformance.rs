@@ -1,9 +1,10 @@
 //! What every backend must do, as one suite. A backend's own tests call [`run`] on an empty store.
 
+use freeway_quota::{Bound, Demand};
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 
 use crate::Store;
-use crate::record::{AttemptRecord, Page, RequestRecord, UsageKey};
+use crate::record::{AttemptRecord, Dispatch, Page, RequestRecord, UsageKey};
 
 /// Runs the suite on an empty store.
 ///
@@ -43,10 +44,72 @@ pub fn run(store: &dyn Store) {
         spent.iter().map(|spent| (spent.account.as_str(), spent.answered)).collect::<Vec<_>>(),
         [("groq", false), ("lab", true)]
     );
+    let micros = |later| Timestamp::from_micros(day(101).as_micros() + later);
+    let lab = &spent[1];
+    assert_eq!((lab.sent_at, lab.counted_at, lab.ended_at), (micros(1), micros(401), micros(1001)));
 
     assert_eq!(store.forget(day(101)).unwrap(), 2, "retention forgets what is older");
     assert_eq!(store.request(records[0].id).unwrap(), None);
     assert_eq!(store.spent(day(0)).unwrap().len(), 2, "attempts go with their request");
+}
+
+/// Runs the suite on a store that outlives its process. `open` opens it, at first empty, and then again each time as
+/// a process would that follows one that was killed.
+///
+/// # Panics
+/// When the store does not do what it must.
+#[expect(clippy::unwrap_used, reason = "a test suite panics when what it tests is wrong")]
+pub fn run_killed(open: impl Fn() -> Box<dyn Store>) {
+    let at = Timestamp::from_secs(86_400);
+    let now = at.after(std::time::Duration::from_secs(5));
+    let (written, lost) = (sample(1, at), dispatch(2, at));
+    let store = open();
+    store.dispatched(&Dispatch { request: written.id, ..dispatch(1, at) }).unwrap();
+    store.dispatched(&lost).unwrap();
+    store.append(std::slice::from_ref(&written)).unwrap();
+    // The dispatch that is open is still there: an orderly end of the store puts away only what is settled.
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.request(lost.request).unwrap(), None);
+    assert_eq!(store.recover(now).unwrap(), 1, "what was sent and not written is taken in");
+    assert_eq!(store.request(lost.request).unwrap(), Some(lost.clone().interrupted(now)));
+    assert_eq!(store.request(written.id).unwrap(), Some(written), "and nothing else");
+    let spent = store.spent(at).unwrap();
+    let of_lost: Vec<_> = spent.iter().filter(|spent| spent.held == Some(lost.held)).collect();
+    assert_eq!(of_lost.len(), 1, "what was held for it stands, once");
+    assert!(of_lost[0].counted_at > now, "and may be counted yet");
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.recover(now).unwrap(), 0, "nothing is taken in twice");
+    assert_eq!(store.spent(at).unwrap(), spent);
+}
+
+/// An attempt about to be sent.
+#[must_use]
+pub fn dispatch(number: u64, at: Timestamp) -> Dispatch {
+    Dispatch {
+        request: RequestId::new(number, 7),
+        ordinal: 0,
+        received_at: at,
+        caller: "ci".to_owned(),
+        asked: "smart".to_owned(),
+        tier: "standard".to_owned(),
+        data: "public".to_owned(),
+        stream: true,
+        account: "lab".to_owned(),
+        model: "small".to_owned(),
+        key: Some(0),
+        sent_at: at,
+        held: Demand {
+            input: Bound { expected: 10, most: 30 },
+            output: Bound { expected: 1000, most: 4000 },
+            picos: Bound { expected: 7, most: 70 },
+            units: Bound::default(),
+        },
+        priced: true,
+    }
 }
 
 /// A request that failed over from one provider to another.
@@ -59,6 +122,7 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
             key: Some(0),
             sent_at: Timestamp::from_micros(at.as_micros() + micros),
             took_us: 1000,
+            counted_us: 400,
             status: Some(if outcome == "answered" { 200 } else { 429 }),
             outcome: outcome.to_owned(),
             message: (outcome != "answered").then(|| "slow down".to_owned()),
@@ -66,6 +130,7 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
             usage_source: UsageSource::Reported,
             cost,
             units: 0,
+            held: None,
         };
     let usage = Usage { input: 10, output: 5, ..Usage::default() };
     RequestRecord {

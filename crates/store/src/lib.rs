@@ -8,18 +8,34 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+mod journal;
 mod record;
 mod recorder;
 mod sqlite;
 
-pub use record::{AttemptRecord, Page, RequestRecord, Spent, UsageKey, UsageRow};
+pub use record::{AttemptRecord, Dispatch, Page, RequestRecord, Spent, UsageKey, UsageRow};
 pub use recorder::Recorder;
 pub use sqlite::Sqlite;
 
 use freeway_types::{RequestId, Timestamp};
+use rusqlite::ErrorCode;
 
 /// What a storage backend does.
 pub trait Store: Send + Sync {
+    /// Writes down that an attempt is about to be sent, so that it counts even if this process ends before it does.
+    /// Returns when a process that follows would find it. Takes microseconds.
+    ///
+    /// # Errors
+    /// When it cannot be written. The attempt must not be sent then.
+    fn dispatched(&self, dispatch: &Dispatch) -> Result<(), StoreError>;
+
+    /// Takes in what an earlier process sent and did not live to write: each becomes an `interrupted` request. Says
+    /// how many there were. To be called once, before anything is counted or sent.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    fn recover(&self, now: Timestamp) -> Result<usize, StoreError>;
+
     /// Writes requests with their attempts, all or none. Writing the same request again replaces it.
     ///
     /// # Errors
@@ -78,17 +94,52 @@ pub enum StoreError {
         holder: String,
     },
     /// The lock beside the ledger could not be had.
-    #[error("the lock {path}.lock could not be taken: {error}")]
+    #[error(
+        "the lock {path}.lock could not be taken: {error}; give this user the right to write the file and its folder"
+    )]
     Lock {
         /// The ledger's path.
         path: String,
         /// What the system said.
         error: std::io::Error,
     },
+    /// It is a database, and not one of ours.
+    #[error("the database belongs to another program; give [store] url another path")]
+    Foreign,
+    /// It is no database, or parts of it cannot be read.
+    #[error(
+        "{0}: the file was left as it is. Restore a copy; or save what can be read, `sqlite3 FILE .recover | sqlite3 NEW`; or move it away to begin with an empty ledger, whose limits count from nothing"
+    )]
+    Damaged(String),
+    /// Another program holds it.
+    #[error("the database is locked by another program, such as an open `sqlite3`; end its transaction")]
+    Busy,
+    /// There is no room.
+    #[error("there is no space left for the database; make room on its disk")]
+    Full,
+    /// It may not be written.
+    #[error("the database cannot be written; give this user the right to write the file and its folder")]
+    ReadOnly,
+    /// What is about to be sent could not be written down.
+    #[error("what is about to be sent cannot be written down: {0}")]
+    Journal(#[from] std::io::Error),
     /// The database said no.
     #[error("the database failed: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(rusqlite::Error),
     /// Another thread failed while it held the database.
     #[error("the database is not usable any more; restart the gateway")]
     Poisoned,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::Damaged("the file is not a database".to_owned()),
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged(format!("the database is damaged ({error})")),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly,
+            _ => Self::Database(error),
+        }
+    }
 }

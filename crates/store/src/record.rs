@@ -1,13 +1,13 @@
 //! What is written down.
 
+use freeway_quota::Demand;
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One client request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RequestRecord {
     /// Its id.
-    #[serde(serialize_with = "as_text")]
     pub id: RequestId,
     /// When it came.
     #[serde(serialize_with = "as_text")]
@@ -28,7 +28,7 @@ pub struct RequestRecord {
     pub stream: bool,
     /// Status sent to the client; 499 for a client that left.
     pub status: u16,
-    /// `answered`, `failed`, `refused` or `cancelled`.
+    /// `answered`, `failed`, `refused`, `cancelled`, or `interrupted` by the end of the process.
     pub outcome: String,
     /// The error's code, if it ended in one.
     pub error: Option<String>,
@@ -55,9 +55,12 @@ pub struct AttemptRecord {
     pub sent_at: Timestamp,
     /// Microseconds until it was over.
     pub took_us: u64,
+    /// Microseconds until the provider had counted it, at the latest.
+    #[serde(skip)]
+    pub counted_us: u64,
     /// Upstream's status, if it sent one.
     pub status: Option<u16>,
-    /// `answered`, `cancelled`, or the case of its failure.
+    /// `answered`, `cancelled`, `interrupted`, or the case of its failure.
     pub outcome: String,
     /// The provider's own words, with secrets taken out.
     pub message: Option<String>,
@@ -69,6 +72,42 @@ pub struct AttemptRecord {
     pub cost: Option<Usd>,
     /// What it used of the provider's own units.
     pub units: u64,
+    /// What limits go on counting, where nobody knows what it used.
+    #[serde(skip)]
+    pub held: Option<Demand>,
+}
+
+/// An attempt that is about to be sent: what is known of it should the process end before it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Of which request.
+    pub request: RequestId,
+    /// Attempts of this request before it.
+    pub ordinal: u64,
+    /// When the request came.
+    pub received_at: Timestamp,
+    /// Name of the client key it came with.
+    pub caller: String,
+    /// What the client wrote in `model`.
+    pub asked: String,
+    /// The request's tier.
+    pub tier: String,
+    /// Its data class.
+    pub data: String,
+    /// Whether it was streamed.
+    pub stream: bool,
+    /// At which account.
+    pub account: String,
+    /// Which model.
+    pub model: String,
+    /// Position of the key among the account's.
+    pub key: Option<u32>,
+    /// When it was dispatched.
+    pub sent_at: Timestamp,
+    /// What its limits hold for it.
+    pub held: Demand,
+    /// Whether its price is known.
+    pub priced: bool,
 }
 
 /// Which requests to list.
@@ -123,8 +162,12 @@ pub struct Spent {
     pub account: String,
     /// Which model.
     pub model: String,
-    /// When.
-    pub at: Timestamp,
+    /// When it was dispatched.
+    pub sent_at: Timestamp,
+    /// When the provider had counted the request, at the latest.
+    pub counted_at: Timestamp,
+    /// When it was over.
+    pub ended_at: Timestamp,
     /// Whether it was answered.
     pub answered: bool,
     /// Tokens.
@@ -133,7 +176,55 @@ pub struct Spent {
     pub cost: Usd,
     /// The provider's own units.
     pub units: u64,
+    /// What to count instead of tokens, money and units, where nobody knows what was used.
+    pub held: Option<Demand>,
 }
+
+impl Dispatch {
+    /// The record of a request whose process ended before it did, as it is found at `now`. What it used is not known,
+    /// so what was held for it stands. Nothing tells when the provider was done with it: it counts as ended now.
+    #[must_use]
+    pub fn interrupted(self, now: Timestamp) -> RequestRecord {
+        let took_us = u64::try_from(now.since(self.sent_at).as_micros()).unwrap_or(u64::MAX);
+        let lag = u64::try_from(freeway_quota::COUNT_LAG.as_micros()).unwrap_or(u64::MAX);
+        let attempt = AttemptRecord {
+            account: self.account,
+            model: self.model,
+            key: self.key,
+            sent_at: self.sent_at,
+            took_us,
+            counted_us: took_us.saturating_add(lag),
+            status: None,
+            outcome: INTERRUPTED.to_owned(),
+            message: Some("the gateway ended before the answer did".to_owned()),
+            usage: Usage { input: self.held.input.expected, output: self.held.output.expected, ..Usage::default() },
+            usage_source: UsageSource::Estimated,
+            cost: self.priced.then(|| Usd::from_picos(i64::try_from(self.held.picos.expected).unwrap_or(i64::MAX))),
+            units: self.held.units.expected,
+            held: Some(self.held),
+        };
+        RequestRecord {
+            id: self.request,
+            received_at: self.received_at,
+            took_us: u64::try_from(now.since(self.received_at).as_micros()).unwrap_or(u64::MAX),
+            first_content_us: None,
+            caller: self.caller,
+            model: self.asked,
+            tier: self.tier,
+            data: self.data,
+            stream: self.stream,
+            status: 0,
+            outcome: INTERRUPTED.to_owned(),
+            error: None,
+            served_by: None,
+            candidates: String::from("[]"),
+            attempts: vec![attempt],
+        }
+    }
+}
+
+/// Outcome of what was under way when a process ended.
+const INTERRUPTED: &str = "interrupted";
 
 impl RequestRecord {
     /// Everything that its attempts used.

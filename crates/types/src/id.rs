@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! index {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -48,7 +50,8 @@ index!(
 );
 
 /// Names one client request: `req_` and 26 letters and digits that sort by time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RequestId(u128);
 
 /// Text that is not a request id.
@@ -101,6 +104,20 @@ impl FromStr for RequestId {
             value = (value << 5) | digit as u128;
         }
         Ok(Self(value))
+    }
+}
+
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = NotARequestId;
+
+    fn try_from(text: String) -> Result<Self, NotARequestId> {
+        text.parse()
     }
 }
 

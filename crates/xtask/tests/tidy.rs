@@ -79,6 +79,15 @@ fn arrows_point_inwards() {
 }
 
 #[test]
+fn the_benchmark_looks_at_the_program_from_outside() {
+    for table in ["dependencies", "dev-dependencies"] {
+        let ours: Vec<String> =
+            dependencies("../bench", table).into_iter().filter(|name| own(name).is_some()).collect();
+        assert!(ours.is_empty(), "bench depends on {ours:?}, which it is to measure");
+    }
+}
+
+#[test]
 fn the_pure_ring_performs_nothing() {
     let impure = ["tokio", "hyper", "hyper-util", "rusqlite", "getrandom", "futures-util", "tokio-rustls"];
     for name in PURE {

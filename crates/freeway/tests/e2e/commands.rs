@@ -1,7 +1,6 @@
 //! The program's other commands, and how it begins and ends.
 
 use std::process::Output;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -110,6 +109,86 @@ async fn a_configuration_is_checked_without_serving() {
     );
 }
 
+/// Writes a file beside a home's configuration; gives its path.
+fn beside(home: &Home, name: &str, text: &str) -> String {
+    let path = home.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_compared_with_the_file_before_it() {
+    let limited = |amount: u32| {
+        format!(
+            "models = [{{ id = \"a-model\", limits = [{{ metric = \"requests\", window = \"day\", amount = {amount} }}] }}]"
+        )
+    };
+    let a = Upstream::with("a", &limited(5), |_| ()).await;
+    let home = Home::new(&a.table());
+    let old = beside(&home, "old.toml", &std::fs::read_to_string(home.config()).unwrap());
+    let page = stdout(&home.command(&["check", "--diff", &old]).await);
+    assert_eq!(page, format!("against   {old}\nnothing   changes\nok        would listen on 127.0.0.1:0\n"));
+    let same = json(&home.command(&["check", "--json", "--diff", &old]).await);
+    assert_eq!((&same["against"], &same["changes"]), (&old.clone().into(), &Value::Array(Vec::new())), "{same:#}");
+
+    let edited = a.table().replace("amount = 5", "amount = 7").replace("sk-test-upstream", "sk-test-another");
+    home.write(&format!("{edited}\n[aliases.one]\ntargets = [\"a/a-model\"]\n"), "127.0.0.1:1");
+    let page = stdout(&home.command(&["check", "--diff", &old]).await);
+    for line in [
+        "setting   changed  server.listen: 127.0.0.1:0 → 127.0.0.1:1 (needs a restart)",
+        "account   changed  a: keys changed",
+        "limit     changed  a/a-model requests per day: amount 5 → 7",
+        "alias     added    one: targets a/a-model; strategy adequate",
+        "ok        would listen on 127.0.0.1:1",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+    let document = json(&home.command(&["check", "--json", "--diff", &old]).await);
+    let changes = document["changes"].as_array().unwrap();
+    let limit = changes.iter().find(|change| change["kind"] == "limit").unwrap();
+    let expected = serde_json::json!([{"fact": "amount", "old": 5, "new": 7}]);
+    assert_eq!((&limit["change"], &limit["facts"]), (&"changed".into(), &expected), "{document:#}");
+    assert!(!page.contains("sk-test") && !document.to_string().contains("sk-test"), "no key is ever shown");
+
+    let broken = beside(&home, "broken.toml", "[server]\ndatta = \"internal\"\n");
+    let said = complaint(&home.command(&["check", "--diff", &broken]).await);
+    assert!(said.contains("broken.toml:2") && said.contains("did you mean `data`?"), "{said}");
+    home.write("[server]\ndatta = \"internal\"\n", "127.0.0.1:0");
+    let said = complaint(&home.command(&["check", "--diff", &old]).await);
+    assert!(said.contains("freeway.toml:3") && said.contains("did you mean `data`?"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_compared_with_what_the_running_gateway_has_in_force() {
+    let facts = "models = [{ id = \"a-model\", quality = 3, context = 8192, features = [\"stream\"], price = { input = 0.1, output = 0.3 }, \
+                 limits = [{ metric = \"usd\", window = \"day\", amount = 0.7 }] }]";
+    let a = Upstream::with("a", facts, |_| ()).await.account("plan = \"paid\"\ndata = { trains = \"no\" }");
+    let text = format!("[server]\nkeys = [\"{KEY}\"]\n{}", in_order(&[&a]));
+    let (home, gateway) = found(&text).await;
+    let page = stdout(&home.command(&["check", "--diff"]).await);
+    assert!(page.contains(&format!("against   the gateway at {}", gateway.address)), "{page}");
+    assert!(page.contains("nothing   changes"), "{page}");
+
+    let edited = text.replace("amount = 0.7", "amount = 0.9").replace("context = 8192", "context = 4096");
+    // In a folder of its own, where the running gateway does not see it.
+    let other = Home::new("");
+    other.write(&edited.replace("[aliases.pair]", "[aliases.other]"), &gateway.address.to_string());
+    let page = stdout(&other.command(&["check", "--diff"]).await);
+    for line in [
+        "target    changed  a/a-model: context 8192 → 4096\n",
+        "limit     changed  a/a-model usd per day: amount 0.7 → 0.9\n",
+        "alias     added    other: ",
+        "alias     removed  pair\n",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+    assert_eq!(page.lines().count(), 6, "and nothing else: {page}");
+
+    gateway.end(End::Terminate).await;
+    let said = complaint(&home.command(&["check", "--diff"]).await);
+    assert!(said.contains("is valid") && said.contains("no gateway answers") && said.contains("--diff OLD"), "{said}");
+}
+
 /// A configuration with a mistake: what the program says of it, whatever the command.
 async fn check_mistake(text: &str, expected: &[&str]) {
     let home = Home::new(text);
@@ -151,20 +230,6 @@ async fn an_address_that_is_taken_is_said_to_be_taken() {
     home.write(&a.table(), &a.sim.address().to_string());
     let said = complaint(&home.command(&["serve"]).await);
     assert!(said.contains("cannot listen on") && said.contains(&a.sim.address().to_string()), "{said}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_orderly_end_lets_streams_finish() {
-    let pace = Duration::from_millis(100);
-    let a = Upstream::with("a", "models = [{ id = \"a-model\" }]", |config| config.pace = pace).await;
-    let gateway = Gateway::start(&a.table()).await;
-    let address = gateway.address;
-    let mut connection = gateway.send(&Ask::chat("a/a-model", true)).await;
-    let head = connection.head().await.unwrap();
-    connection.piece().await.unwrap();
-    let (reply, ()) = tokio::join!(connection.rest(head), gateway.end(End::Terminate));
-    assert_eq!(reply.events().last().map(String::as_str), Some("[DONE]"), "{}", reply.text());
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

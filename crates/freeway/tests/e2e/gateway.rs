@@ -129,6 +129,11 @@ impl Gateway {
         Self { address, child, said }
     }
 
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything that the program printed so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("its words").clone()
@@ -167,14 +172,17 @@ impl Gateway {
         .await
     }
 
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.expect("kill is there").success());
+    }
+
     /// Ends it, and waits until it is over.
     pub(crate) async fn end(mut self, how: End) {
         match how {
             End::Kill => self.child.kill().expect("it can be killed"),
-            End::Terminate => {
-                let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-                assert!(status.expect("kill is there").success());
-            }
+            End::Terminate => self.terminate(),
         }
         let ended = until("the program ends", async || self.child.try_wait().expect("it can be waited for")).await;
         assert!(ended.success() || matches!(how, End::Kill), "{how:?}: {ended}");

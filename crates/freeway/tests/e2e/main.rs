@@ -10,6 +10,7 @@
 mod bytes;
 mod commands;
 mod documents;
+mod drain;
 mod explain;
 mod failover;
 mod faults;
@@ -20,6 +21,7 @@ mod gone;
 mod http;
 mod intake;
 mod last_word;
+mod ledger;
 mod limits;
 mod patience;
 mod policy;

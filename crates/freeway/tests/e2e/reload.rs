@@ -100,3 +100,16 @@ async fn limits_and_their_counts_survive() {
     edit(&home, &gateway, &config(6)).await;
     assert_eq!([ask().await, ask().await, ask().await], [200, 200, 429], "a larger one resets nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_an_edit_adds_counts_what_was_used_before() {
+    let a = Upstream::with("a", "models = [{ id = \"a-model\" }]", |_| ()).await;
+    let home = Home::new(&a.table());
+    let gateway = home.serve().await;
+    let ask = async || gateway.ask(&Ask::chat("a/a-model", false)).await.head.status;
+    assert_eq!([ask().await, ask().await, ask().await], [200; 3]);
+    let limit = "{ metric = \"requests\", window = \"day\", amount = 4 }";
+    let limited = format!("models = [{{ id = \"a-model\", limits = [{limit}] }}]");
+    edit(&home, &gateway, &a.table().replace("models = [{ id = \"a-model\" }]", &limited)).await;
+    assert_eq!([ask().await, ask().await], [200, 429]);
+}

@@ -134,10 +134,23 @@ fn a_credit_does_not_come_back_and_lapses() {
 fn use_from_before_a_restart_is_replayed_into_its_own_window() {
     let specs = vec![limit("metric = \"requests\"\nwindow = \"hour\"\namount = 2")];
     let mut book = Book::new(specs, start());
-    book.replay(LIMIT, 1, start().wall.before(Duration::from_secs(1800)), start());
-    book.replay(LIMIT, 1, start().wall.before(Duration::from_secs(7200)), start());
+    let ago = |secs| start().wall.before(Duration::from_secs(secs));
+    book.replay(LIMIT, 1, ago(1800), ago(1798), start());
+    book.replay(LIMIT, 1, ago(7200), ago(7198), start());
     assert_eq!(book.view(start()).next().unwrap().left, 1);
-    assert_eq!(book.view(start().after(Duration::from_secs(1803))).next().unwrap().left, 2);
+    let left_after = |book: &mut Book, secs| book.view(start().after(Duration::from_secs(secs))).next().unwrap().left;
+    assert_eq!(left_after(&mut book, 1801), 1);
+    assert_eq!(left_after(&mut book, 1803), 2);
+}
+
+#[test]
+fn what_a_killed_process_had_in_flight_is_held_until_it_must_have_been_counted() {
+    let specs = vec![limit("metric = \"requests\"\nwindow = \"hour\"\namount = 2")];
+    let mut book = Book::new(specs, start());
+    let (sent, counted) = (start().wall.before(Duration::from_secs(5)), start().wall.after(Duration::from_secs(2)));
+    book.replay(LIMIT, 1, sent, counted, start());
+    let left_after = |book: &mut Book, secs| book.view(start().after(Duration::from_secs(secs))).next().unwrap().left;
+    assert_eq!((left_after(&mut book, 3600), left_after(&mut book, 3602)), (1, 2));
 }
 
 #[test]
@@ -156,10 +169,12 @@ fn counts_survive_a_changed_configuration() {
         let left = |book: &mut Book| book.view(start()).next().unwrap().left;
         assert_eq!(book.adopt(vec![spec(5)], start()), ONE, "{reset}");
         assert_eq!(left(&mut book), 1, "{reset}: a smaller amount takes effect at once");
-        assert_eq!(book.adopt(vec![spec(20)], start()), ONE);
+        book.adopt(vec![spec(20)], start());
         assert_eq!(left(&mut book), 16, "{reset}: a larger one resets nothing");
         book.settle(under_way, start(), &Actual { answered: true, ..Actual::default() });
         assert_eq!(left(&mut book), 16, "{reset}: what was under way is settled once");
+        let other = limit("metric = \"requests\"\nwindow = \"5h\"\namount = 20");
+        assert_eq!((book.counts(&spec(7)), book.counts(&other)), (true, false), "{reset}");
     }
 }
 
