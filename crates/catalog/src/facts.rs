@@ -30,9 +30,23 @@ pub struct Provider {
     pub confidence: Option<Confidence>,
     /// Where to sign up.
     pub signup: Option<String>,
+    /// What kind of thing is given away.
+    pub offer: Option<Offer>,
+    /// What is asked of who signs up, and what the account may be used for.
+    pub terms: Option<Terms>,
 
-    /// Root of the interface, such as `https://api.example.com/v1`.
+    /// Root of the interface, such as `https://api.example.com/v1`. A name in braces stands for one of `variables`.
     pub base_url: Option<String>,
+    /// Parts of `base_url` that differ from account to account: a value, or `env:NAME`.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// Other interfaces of the same account, for people to know of. None is called yet.
+    #[serde(default)]
+    pub other_endpoints: Vec<OtherEndpoint>,
+    /// Where the list of models is, after the base URL.
+    pub models_path: Option<String>,
+    /// Where what is left can be asked for; a whole address, or a path after the base URL. Not called yet.
+    pub quota_path: Option<String>,
     /// The wire format spoken there.
     pub dialect: Option<Dialect>,
     /// How the key is sent; a bearer token unless it says otherwise.
@@ -46,6 +60,11 @@ pub struct Provider {
     /// Request fields that this provider is known not to take.
     #[serde(default)]
     pub unsupported: Vec<String>,
+    /// What becomes of a request with one of them.
+    pub unsupported_effect: Option<UnsupportedEffect>,
+    /// Request fields that go by another name here: the usual name, and the provider's.
+    #[serde(default)]
+    pub renamed: BTreeMap<String, String>,
     /// How the usage of a streamed answer is had.
     pub stream_usage: Option<StreamUsage>,
 
@@ -57,6 +76,9 @@ pub struct Provider {
     /// Limits of the whole account.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Limits that are there and cannot be counted, in words.
+    #[serde(default)]
+    pub uncounted_limits: Vec<String>,
     /// The models that are known; others can be called by name.
     #[serde(default)]
     pub models: Vec<Model>,
@@ -94,6 +116,117 @@ pub enum Kind {
     Gateway,
     /// A server on the user's own machine or network.
     Local,
+}
+
+/// What kind of thing is given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Offer {
+    /// Quota that comes back.
+    Recurring,
+    /// Money that comes back.
+    RecurringCredit,
+    /// Money or tokens once, which may lapse.
+    TrialCredit,
+    /// Something for whoever comes, without a key.
+    Anonymous,
+    /// A gift that may end any day.
+    Promotion,
+    /// Tokens each day in exchange for what is sent.
+    DataSharing,
+    /// Nothing.
+    None,
+    /// It was, and is no more.
+    Ended,
+    /// The user's own machine, or one that the user runs.
+    SelfHosted,
+    /// A gateway's own plan: it passes requests on, and has no models of its own.
+    GatewayPlan,
+    /// Sources disagree.
+    Disputed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What is asked of who signs up, and what the account may be used for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Terms {
+    /// Whether a payment card is asked for.
+    pub card: Option<Asked>,
+    /// Whether a telephone number is.
+    pub phone: Option<Asked>,
+    /// Whether proof of identity is.
+    pub identity: Option<Asked>,
+    /// Whether it works without any account.
+    pub anonymous: Option<bool>,
+    /// Whether past the free amount it bills without asking.
+    pub bills_unasked: Option<bool>,
+    /// Where in the world it can be had.
+    pub regions: Option<String>,
+    /// Whether the free offer may be used in production.
+    pub production: Option<Allowed>,
+    /// Whether it may be used for commercial work.
+    pub commercial: Option<Allowed>,
+    /// Whether requests may come through a gateway. `no` switches the provider off until `enabled = true`.
+    pub gateways: Option<Allowed>,
+    /// The terms in a sentence or two.
+    pub note: Option<String>,
+    /// Ids of sources.
+    #[serde(default)]
+    pub src: Vec<String>,
+}
+
+/// Whether something is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// Of some, or for part of the offer.
+    Sometimes,
+    /// Nobody knows, or sources disagree.
+    Unknown,
+}
+
+/// Whether something is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Allowed {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+    /// Within limits that `note` tells.
+    Limited,
+    /// Nobody knows, or sources disagree.
+    Unknown,
+}
+
+/// Another interface of the same account.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct OtherEndpoint {
+    /// Its wire format, in the provider's or the field's words.
+    pub dialect: String,
+    /// Its root.
+    pub base_url: String,
+    /// What is different there.
+    pub note: Option<String>,
+}
+
+/// What becomes of a request with a field that is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnsupportedEffect {
+    /// It is refused.
+    Refused,
+    /// The field has no effect, and nobody is told.
+    Ignored,
+    /// Some are refused and some ignored.
+    Mixed,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// Whether a provider or a model can be used.
@@ -176,6 +309,8 @@ pub struct DataPolicy {
     pub retention_days: Option<u32>,
     /// Whether an independent audit confirms that it is not kept.
     pub audited: Option<bool>,
+    /// How training is switched off, where it can be.
+    pub opt_out: Option<String>,
     /// The facts in a sentence.
     pub note: Option<String>,
     /// When the policy was read, if that differs from the file's `as_of`.
@@ -277,6 +412,9 @@ pub struct Model {
     pub units_per_mtok: Option<ModelPrice>,
     /// Limits of this model. In a configuration, the list replaces the catalogue's.
     pub limits: Option<Vec<Limit>>,
+    /// Limits of this model that cannot be counted, in words.
+    #[serde(default)]
+    pub uncounted_limits: Vec<String>,
     /// Request fields that this model is known not to take.
     #[serde(default)]
     pub unsupported: Vec<String>,

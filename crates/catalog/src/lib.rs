@@ -17,9 +17,9 @@ mod validate;
 
 pub use embedded::{Catalog, FileProblem, parse};
 pub use facts::{
-    Auth, AuthScheme, Confidence, DataPolicy, Dispute, Kind, Modality, Model, ModelPrice, Plan, Provider, Source,
-    Status, StreamUsage, TrainClass, Trains,
+    Allowed, Asked, Auth, AuthScheme, Confidence, DataPolicy, Dispute, Kind, Modality, Model, ModelPrice, Offer,
+    OtherEndpoint, Plan, Provider, Source, Status, StreamUsage, Terms, TrainClass, Trains, UnsupportedEffect,
 };
 pub use limit::{Charges, Counts, Estimate, Limit, LimitScope, RateHeader, RateHeaderFormat, RateHeaderSays, Reset};
-pub use refusal::{Action, ErrorRule, Match, Pause};
+pub use refusal::{Action, ErrorRule, Example, ExampleOrigin, Match, Pause};
 pub use validate::{Problem, validate, window_seconds};

@@ -4,6 +4,8 @@ use freeway_types::Metric;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Confidence;
+
 /// One limit as it is written in a file.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Limit {
@@ -42,6 +44,10 @@ pub struct Limit {
     /// Models of a provider's row, if it does not hold for all of them. A trailing `*` stands for any ending.
     #[serde(default)]
     pub models: Vec<String>,
+    /// How far this row can be trusted, if less than the file.
+    pub confidence: Option<Confidence>,
+    /// What other sources say, where they disagree. The row itself is the reading that is safe.
+    pub disputed: Option<String>,
     /// Anything a user should know.
     pub note: Option<String>,
     /// Ids of sources.
@@ -76,6 +82,10 @@ pub enum LimitScope {
     Account,
     /// Each model of the account on its own.
     Model,
+    /// Each key. Counted for the whole account, which is safe, and exact with one key.
+    Key,
+    /// The address that requests come from. Counted for the account, which is exact while nobody else uses the address.
+    Ip,
 }
 
 /// Which attempts a limit counts.
@@ -141,6 +151,8 @@ pub enum RateHeaderSays {
     Reset,
     /// What this request was charged.
     Cost,
+    /// That the next requests should come more slowly, by the value `yes`; it comes with answers that succeed.
+    SlowDown,
 }
 
 /// How a reset is written.

@@ -1,6 +1,8 @@
 //! Rules for reading a provider's refusals. A status code alone misleads: the
 //! same 429 means "in three seconds" at one provider and "never" at another.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,43 @@ pub struct ErrorRule {
     /// Ids of sources.
     #[serde(default)]
     pub src: Vec<String>,
+    /// Refusals that this rule is for: what the tests hold against it, and what a simulated provider says.
+    #[serde(default)]
+    pub examples: Vec<Example>,
+}
+
+/// A refusal as a provider sends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct Example {
+    /// Its status, one of the rule's.
+    pub status: u16,
+    /// Headers that matter, in lower case.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Its body, letter for letter. Simulated providers put the model's name in the place of `{model}`.
+    pub body: String,
+    /// How the body was come by.
+    pub origin: ExampleOrigin,
+    /// The wait that must be read from it, such as `3.405s`, where there is one.
+    pub wait: Option<String>,
+    /// The limit that it says is used up, such as `requests/day`, where it names one.
+    pub limit: Option<String>,
+    /// Ids of sources.
+    #[serde(default)]
+    pub src: Vec<String>,
+}
+
+/// How the body of an example was come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExampleOrigin {
+    /// Somebody received it.
+    Recorded,
+    /// A page of the provider shows it.
+    Documented,
+    /// Put together from the fields and words that sources tell of; the rest of it is a guess.
+    #[default]
+    Composed,
 }
 
 /// A condition on a refusal. One of `field`, `header` and `text`, and how it compares.

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use freeway_types::{Metric, Price};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
 
 use crate::facts::{ModelPrice, Provider};
 use crate::limit::{Limit, Reset};
-use crate::refusal::{Action, ErrorRule};
+use crate::refusal::{Action, ErrorRule, Example};
 
 /// One thing that is wrong with a provider's facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,7 @@ impl Check {
                 }
             }
         });
+        self.variables(provider);
         self.sources(provider);
     }
 
@@ -231,6 +235,11 @@ impl Check {
         if matches!(rule.action, Action::Cooldown | Action::Exhaust) && rule.until.is_empty() {
             self.problem("`cooldown` and `exhaust` say until when, in `until`");
         }
+        self.at("examples", |check| {
+            for (position, example) in rule.examples.iter().enumerate() {
+                check.at(position, |check| check.example(rule, example));
+            }
+        });
         self.at("until", |check| {
             for (position, hint) in rule.until.iter().enumerate() {
                 if !is_until(hint) {
@@ -257,6 +266,40 @@ impl Check {
         });
     }
 
+    fn example(&mut self, rule: &ErrorRule, example: &Example) {
+        if !rule.status.contains(&example.status) {
+            self.at("status", |check| check.problem("an example's status is one of its rule's"));
+        }
+        for name in example.headers.keys() {
+            if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                self.at("headers", |check| check.problem(format!("write `{name}` in lower case")));
+            }
+        }
+        let is_length = |text: &str| text.strip_suffix('s').is_some_and(|seconds| seconds.parse::<f64>().is_ok());
+        if example.wait.as_deref().is_some_and(|wait| !is_length(wait)) {
+            self.at("wait", |check| check.problem("a wait is a number of seconds, such as 3.405s"));
+        }
+        let is_limit = |text: &str| match text.split_once('/') {
+            Some((metric, window)) => is_metric(metric) && window_seconds(window).is_some(),
+            None => is_metric(text),
+        };
+        if example.limit.as_deref().is_some_and(|limit| !is_limit(limit)) {
+            self.at("limit", |check| check.problem("a limit is a metric and a window, such as requests/day"));
+        }
+    }
+
+    /// Names in braces have a value, and every value a name.
+    fn variables(&mut self, provider: &Provider) {
+        let url = provider.base_url.as_deref().unwrap_or_default();
+        let named: BTreeSet<&str> = url.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
+        for name in named.iter().filter(|name| !provider.variables.contains_key(**name)) {
+            self.problem(format!("`base_url` speaks of {{{name}}}: name it in `variables`"));
+        }
+        for name in provider.variables.keys().filter(|name| !url.is_empty() && !named.contains(name.as_str())) {
+            self.at("variables", |check| check.problem(format!("`base_url` has no {{{name}}}")));
+        }
+    }
+
     fn sources(&mut self, provider: &Provider) {
         let known: BTreeSet<&str> = provider.sources.iter().map(|source| source.id.as_str()).collect();
         let cited = provider
@@ -266,6 +309,8 @@ impl Check {
             .chain(provider.models.iter().flat_map(|model| &model.src))
             .chain(provider.models.iter().flat_map(|model| model.limits.iter().flatten()).flat_map(|limit| &limit.src))
             .chain(provider.errors.iter().flat_map(|rule| &rule.src))
+            .chain(provider.errors.iter().flat_map(|rule| &rule.examples).flat_map(|example| &example.src))
+            .chain(provider.terms.iter().flat_map(|terms| &terms.src))
             .chain(provider.plans.values().filter_map(|plan| plan.data.as_ref()).flat_map(|data| &data.src));
         let unknown: BTreeSet<&String> = cited.filter(|id| !known.contains(id.as_str())).collect();
         self.at("sources", |check| {
@@ -274,6 +319,11 @@ impl Check {
             }
         });
     }
+}
+
+fn is_metric(text: &str) -> bool {
+    let word: StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    Metric::deserialize(word).is_ok()
 }
 
 fn is_until(hint: &str) -> bool {

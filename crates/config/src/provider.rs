@@ -1,7 +1,7 @@
 //! One account: its table in the configuration laid over the catalogue's facts.
 
 use freeway_catalog::{
-    AuthScheme, Catalog, DataPolicy, Kind, Limit, LimitScope, Model, ModelPrice, Plan, Provider, Status,
+    Allowed, AuthScheme, Catalog, DataPolicy, Kind, Limit, LimitScope, Model, ModelPrice, Plan, Provider, Status,
 };
 use freeway_dialect::Dialect;
 use freeway_policy::DataFacts;
@@ -80,7 +80,8 @@ pub(crate) fn resolve(
         wrong(&[], message, Some(crate::check::suggestion(id, &ids)));
         return None;
     };
-    let origin = match Origin::parse(base_url) {
+    let (base_url, without_variable) = address(base_url, &facts, surroundings);
+    let origin = match Origin::parse(&base_url) {
         Ok(origin) => origin,
         Err(error) => {
             wrong(&["base_url"], error.to_string(), None);
@@ -116,6 +117,10 @@ pub(crate) fn resolve(
     if facts.status.is_some_and(|status| status != Status::Active) {
         off = Some(facts.status_note.clone().unwrap_or_else(|| "the provider cannot be used any more".to_owned()));
     }
+    off = off.or(without_variable);
+    if facts.terms.as_ref().and_then(|terms| terms.gateways) == Some(Allowed::No) && section.enabled != Some(true) {
+        off = Some("its terms forbid requests through a gateway; `enabled = true` uses it all the same".to_owned());
+    }
     if section.enabled == Some(false) {
         off = Some("switched off in the configuration".to_owned());
     }
@@ -133,6 +138,7 @@ pub(crate) fn resolve(
             headers: facts.headers.clone(),
             header_prefixes: facts.header_prefixes.clone(),
             unsupported: facts.unsupported.clone(),
+            renamed: facts.renamed.clone().into_iter().collect(),
             stream_usage: facts.stream_usage.unwrap_or_default(),
             plan: plan_name.clone(),
         },
@@ -241,7 +247,6 @@ pub(crate) fn units(units: ModelPrice) -> Option<Prices> {
 fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
     let Some(known) = known else { return own.clone() };
     let own = own.clone();
-    let or_list = |own: Vec<_>, known: &Vec<_>| if own.is_empty() { known.clone() } else { own };
     let mut models = known.models.clone();
     for model in own.models {
         match models.iter_mut().find(|known| known.id == model.id) {
@@ -258,33 +263,46 @@ fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
         as_of: own.as_of.or(known.as_of),
         confidence: own.confidence.or(known.confidence),
         signup: own.signup.or_else(|| known.signup.clone()),
+        offer: own.offer.or(known.offer),
+        terms: own.terms.or_else(|| known.terms.clone()),
+        // With an address of one's own, the parts of the known one mean nothing.
+        variables: match own.base_url.is_some() {
+            true => own.variables,
+            false => known.variables.clone().into_iter().chain(own.variables).collect(),
+        },
         base_url: own.base_url.or_else(|| known.base_url.clone()),
+        other_endpoints: or_list(own.other_endpoints, &known.other_endpoints),
+        models_path: own.models_path.or_else(|| known.models_path.clone()),
+        quota_path: own.quota_path.or_else(|| known.quota_path.clone()),
         dialect: own.dialect.or(known.dialect),
         auth: own.auth.or_else(|| known.auth.clone()),
-        env: if own.env.is_empty() { known.env.clone() } else { own.env },
+        env: or_list(own.env, &known.env),
         request_headers: known.request_headers.clone().into_iter().chain(own.request_headers).collect(),
-        unsupported: if own.unsupported.is_empty() { known.unsupported.clone() } else { own.unsupported },
+        unsupported: or_list(own.unsupported, &known.unsupported),
+        unsupported_effect: own.unsupported_effect.or(known.unsupported_effect),
+        renamed: known.renamed.clone().into_iter().chain(own.renamed).collect(),
         stream_usage: own.stream_usage.or(known.stream_usage),
         data: own.data.or_else(|| known.data.clone()),
         plans: known.plans.clone().into_iter().chain(own.plans).collect(),
         limits: or_list(own.limits, &known.limits),
+        uncounted_limits: or_list(own.uncounted_limits, &known.uncounted_limits),
         models,
         errors: own.errors.into_iter().chain(known.errors.iter().cloned()).collect(),
-        headers: if own.headers.is_empty() { known.headers.clone() } else { own.headers },
-        header_prefixes: if own.header_prefixes.is_empty() {
-            known.header_prefixes.clone()
-        } else {
-            own.header_prefixes
-        },
+        headers: or_list(own.headers, &known.headers),
+        header_prefixes: or_list(own.header_prefixes, &known.header_prefixes),
         sources: known.sources.iter().cloned().chain(own.sources).collect(),
         disputes: known.disputes.clone(),
     }
 }
 
+fn or_list<T: Clone>(own: Vec<T>, known: &[T]) -> Vec<T> {
+    if own.is_empty() { known.to_vec() } else { own }
+}
+
 fn model_over(own: Model, known: &Model) -> Model {
     Model {
         id: own.id,
-        aliases: if own.aliases.is_empty() { known.aliases.clone() } else { own.aliases },
+        aliases: or_list(own.aliases, &known.aliases),
         modality: if own.modality == freeway_catalog::Modality::default() { known.modality } else { own.modality },
         off: own.off.or_else(|| known.off.clone()),
         free: own.free.or(known.free),
@@ -299,7 +317,8 @@ fn model_over(own: Model, known: &Model) -> Model {
         price: own.price.or(known.price),
         units_per_mtok: own.units_per_mtok.or(known.units_per_mtok),
         limits: own.limits.or_else(|| known.limits.clone()),
-        unsupported: if own.unsupported.is_empty() { known.unsupported.clone() } else { own.unsupported },
+        uncounted_limits: or_list(own.uncounted_limits, &known.uncounted_limits),
+        unsupported: or_list(own.unsupported, &known.unsupported),
         note: own.note.or_else(|| known.note.clone()),
         src: known.src.clone(),
     }
@@ -309,6 +328,28 @@ fn model_over(own: Model, known: &Model) -> Model {
 fn in_order(facts: &Provider) -> Vec<freeway_catalog::ErrorRule> {
     let (specific, general): (Vec<_>, Vec<_>) = facts.errors.iter().cloned().partition(|rule| !rule.when.is_empty());
     specific.into_iter().chain(general).collect()
+}
+
+/// A base URL with its variables filled in, and why nothing can be sent there, if one has no value.
+fn address(base_url: &str, facts: &Provider, surroundings: &Surroundings<'_>) -> (String, Option<String>) {
+    let (mut filled, mut missing) = (base_url.to_owned(), None);
+    for (name, reference) in &facts.variables {
+        let value = secret(reference, surroundings).map_err(|why| why.message());
+        let sound = |value: &Secret| value.expose().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let value = match value {
+            Ok(value) if sound(&value) => value.expose().to_owned(),
+            Ok(_) => {
+                missing = Some(format!("`{name}` may hold letters, digits, `-`, `_` and `.`"));
+                "unset".to_owned()
+            }
+            Err(why) => {
+                missing = Some(format!("no `{name}`, which is part of its address: {why}"));
+                "unset".to_owned()
+            }
+        };
+        filled = filled.replace(&format!("{{{name}}}"), &value);
+    }
+    (filled, missing)
 }
 
 /// Keys, or why nothing can be sent without them.

@@ -76,6 +76,7 @@ pub(crate) async fn attempt(
         model: &deployment.model,
         include_usage: asks_for_usage,
         drop: &candidate.dropped_fields,
+        rename: &account.renamed,
     });
     let writer = Arc::clone(&engine);
     let exchange = Exchange {
@@ -326,7 +327,7 @@ fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, header
 }
 
 fn fault(case: &str, message: String, remedy: Remedy, domain: Domain) -> Meaning {
-    Meaning { case: case.to_owned(), remedy, domain, pause: None, message, code: None, param: None }
+    Meaning { case: case.to_owned(), action: None, remedy, domain, pause: None, message, code: None, param: None }
 }
 
 fn not_sent(error: &SendError) -> Failure {

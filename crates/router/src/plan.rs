@@ -121,7 +121,7 @@ fn unfit(
     let drop = named.alias.and_then(|alias| alias.drop_unsupported).unwrap_or(snapshot.drop_unsupported);
     for field in account.unsupported.iter().chain(&deployment.unsupported) {
         // One choice is what everybody gives anyway.
-        let harmless = field == "n" && chat.choices == 1;
+        let harmless = field == "n" && chat.choices == 1 || account.renamed.iter().any(|(usual, _)| usual == field);
         if !harmless && chat.fields.contains(field) {
             if !drop {
                 return Some(Reason::Field(field.clone()));

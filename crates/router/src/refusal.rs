@@ -35,6 +35,8 @@ pub struct Refusal<'a> {
 pub struct Meaning {
     /// In one word: the provider rule's case, or a general one.
     pub case: String,
+    /// The action of the provider rule that read it, if one did.
+    pub action: Option<Action>,
     /// What helps.
     pub remedy: Remedy,
     /// How much of the provider is not worth trying again within this request.
@@ -189,7 +191,7 @@ impl Seen<'_> {
             Action::FailoverLarger => (Remedy::Larger, Domain::Deployment, None),
             Action::ReturnClient => (Remedy::Nobody, Domain::Deployment, None),
         };
-        self.meaning(&rule.case, remedy, domain, pause)
+        Meaning { action: Some(rule.action), ..self.meaning(&rule.case, remedy, domain, pause) }
     }
 
     fn by_status(&self) -> Meaning {
@@ -228,6 +230,7 @@ impl Seen<'_> {
     fn meaning(&self, case: &str, remedy: Remedy, domain: Domain, pause: Option<PauseOrder>) -> Meaning {
         Meaning {
             case: case.to_owned(),
+            action: None,
             remedy,
             domain,
             pause,

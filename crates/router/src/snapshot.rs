@@ -53,6 +53,8 @@ pub struct Account {
     pub header_prefixes: Vec<String>,
     /// Request fields it is known not to take.
     pub unsupported: Vec<String>,
+    /// Fields that go by another name there: the usual name and theirs.
+    pub renamed: Vec<(String, String)>,
     /// How the usage of a streamed answer is had.
     pub stream_usage: StreamUsage,
 }

@@ -82,6 +82,7 @@ fn value(header: &RateHeader, told: &Told<'_>) -> Option<String> {
         RateHeaderSays::Remaining => {
             figure.map(|figure| shown(figure.metric, figure.limit.saturating_sub(figure.used)))
         }
+        RateHeaderSays::SlowDown => None,
         RateHeaderSays::Reset => written(header.format, figure?.reset_at?, told.now),
     }
 }

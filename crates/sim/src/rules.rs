@@ -69,10 +69,12 @@ impl Rule {
         }
         let amount = whole(limit.amount? * to_float(grains_per_unit(limit.metric)));
         let reset = limit.reset.unwrap_or_default();
-        let owner = match (&limit.pool, limit.scope.unwrap_or(usual)) {
+        // There is one account here, with one address, so a key or an address counts what its row's place says.
+        let scope = limit.scope.filter(|scope| matches!(scope, LimitScope::Account | LimitScope::Model));
+        let owner = match (&limit.pool, scope.unwrap_or(usual)) {
             (Some(pool), _) => format!("pool {pool}"),
-            (None, LimitScope::Account) => "account".to_owned(),
             (None, LimitScope::Model) => format!("model {model}"),
+            (None, _) => "account".to_owned(),
         };
         let length = limit.window.as_deref().unwrap_or("-");
         let zone = limit.zone.as_deref().unwrap_or("UTC");

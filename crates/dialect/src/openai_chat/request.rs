@@ -61,6 +61,8 @@ pub struct Rewrite<'a> {
     pub include_usage: bool,
     /// Fields to leave out, where the operator allows that.
     pub drop: &'a [String],
+    /// Fields that go by another name there: the usual name and theirs.
+    pub rename: &'a [(String, String)],
 }
 
 /// Fields by which a caller would redirect the operator's key; they are never honoured.
@@ -116,7 +118,8 @@ impl ChatRequest {
         if rewrite.include_usage && self.stream && !self.include_usage {
             splices.push(self.asking_for_usage());
         }
-        if splices.is_empty() && rewrite.drop.is_empty() {
+        let renames = rewrite.rename.iter().any(|(usual, _)| self.fields.contains(usual));
+        if splices.is_empty() && rewrite.drop.is_empty() && !renames {
             return self.body.clone();
         }
         splices.sort_by_key(|(place, _)| place.start);
@@ -127,7 +130,7 @@ impl ChatRequest {
             done = place.end;
         }
         body.extend_from_slice(&self.body[done..]);
-        if rewrite.drop.is_empty() { Bytes::from(body) } else { without(&body, rewrite.drop) }
+        if rewrite.drop.is_empty() && !renames { Bytes::from(body) } else { reshaped(&body, rewrite) }
     }
 
     /// Where and how `include_usage` goes into the body.
@@ -338,15 +341,21 @@ fn invalid(param: &str, expected: &str) -> ClientError {
     ClientError::new(400, "invalid_value", format!("`{param}` must be {expected}")).at(param)
 }
 
-/// The body without some top-level fields; what remains keeps its own text.
-fn without(body: &[u8], drop: &[String]) -> Bytes {
+/// The body without some top-level fields, and with others under another name; every value keeps its own text. A field
+/// whose other name is there already is left out: the client has said itself what it wants.
+fn reshaped(body: &[u8], rewrite: Rewrite<'_>) -> Bytes {
     let Ok(TopLevel(fields)) = serde_json::from_slice::<TopLevel<'_>>(body) else {
         return Bytes::copy_from_slice(body);
     };
+    let has = |wanted: &str| fields.iter().any(|(name, _)| name == wanted);
     let mut rest = Vec::with_capacity(body.len());
-    for (name, value) in fields.iter().filter(|(name, _)| !drop.iter().any(|dropped| dropped == name)) {
+    for (name, value) in fields.iter().filter(|(name, _)| !rewrite.drop.iter().any(|dropped| dropped == name)) {
+        let other = rewrite.rename.iter().find(|(usual, _)| usual == name).map(|(_, other)| other.as_str());
+        if other.is_some_and(has) {
+            continue;
+        }
         rest.push(if rest.is_empty() { b'{' } else { b',' });
-        rest.extend_from_slice(serde_json::to_string(name).unwrap_or_default().as_bytes());
+        rest.extend_from_slice(serde_json::to_string(other.unwrap_or(name)).unwrap_or_default().as_bytes());
         rest.push(b':');
         rest.extend_from_slice(value.get().as_bytes());
     }
@@ -372,7 +381,8 @@ mod tests {
     }
 
     fn rewritten(body: &str, model: &str, include_usage: bool) -> String {
-        String::from_utf8(read(body).rewrite(Rewrite { model, include_usage, drop: &[] }).to_vec()).unwrap()
+        String::from_utf8(read(body).rewrite(Rewrite { model, include_usage, drop: &[], rename: &[] }).to_vec())
+            .unwrap()
     }
 
     #[test]
@@ -452,7 +462,22 @@ mod tests {
     #[test]
     fn dropped_fields_leave_the_rest_as_it_was() {
         let request = read(r#"{"model":"m","seed":1,"x":{"a":10000000000000000000000}}"#);
-        let body = request.rewrite(Rewrite { model: "n", include_usage: false, drop: &["seed".to_owned()] });
+        let body =
+            request.rewrite(Rewrite { model: "n", include_usage: false, drop: &["seed".to_owned()], rename: &[] });
         assert_eq!(body, r#"{"model":"n","x":{"a":10000000000000000000000}}"#);
+    }
+
+    #[test]
+    fn renamed_fields_keep_their_value_and_never_come_twice() {
+        let rename = [("seed".to_owned(), "random_seed".to_owned())];
+        let check = |body: &str, expected: &str| {
+            let request = read(body);
+            let model = request.model.clone();
+            let body = request.rewrite(Rewrite { model: &model, include_usage: false, drop: &[], rename: &rename });
+            assert_eq!(body, expected);
+        };
+        check(r#"{ "model": "m", "seed": 1e2 }"#, r#"{"model":"m","random_seed":1e2}"#);
+        check(r#"{"model":"m","seed":1,"random_seed":2}"#, r#"{"model":"m","random_seed":2}"#);
+        check(r#"{ "model": "m", "x": 1 }"#, r#"{ "model": "m", "x": 1 }"#);
     }
 }

@@ -23,6 +23,7 @@ fn account(provider: &str) -> Account {
         headers: facts.headers,
         header_prefixes: facts.header_prefixes,
         unsupported: facts.unsupported,
+        renamed: facts.renamed.into_iter().collect(),
         stream_usage: StreamUsage::Option,
     }
 }
@@ -163,4 +164,27 @@ fn a_header_passed_on_under_a_prefix_is_read_where_the_plain_one_is_missing() {
 
     // Nobody else passes headers on like that.
     check("none", 429, &[passed_on], full, "SameAgain(1s) Deployment 1s");
+}
+
+/// Every example of every rule in the catalogue is read by that rule, and by no other.
+#[test]
+fn the_examples_of_the_catalogue_are_read_by_their_rules() {
+    let catalog = Catalog::embedded().unwrap();
+    let mut wrong = String::new();
+    for (id, facts) in catalog.iter() {
+        for rule in &facts.errors {
+            for example in &rule.examples {
+                let headers: Vec<(&str, &str)> =
+                    example.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let meaning = read(id, example.status, &headers, &example.body);
+                let wait = meaning.pause.map(|pause| format!("{}s", pause.length.as_secs_f64()));
+                let waits = example.wait.is_none() || example.wait == wait;
+                if meaning.case != rule.case || meaning.action != Some(rule.action) || !waits {
+                    let found = (&meaning.case, meaning.action, wait);
+                    writeln!(wrong, "{id}, {} {}: read as {found:?}", rule.case, example.body).unwrap();
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
 }
