@@ -9,12 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod embedded;
 mod facts;
 mod limit;
 mod refusal;
 mod validate;
 
+pub use capacity::{Daily, daily};
 pub use embedded::{Catalog, FileProblem, parse};
 pub use facts::{
     Allowed, Asked, Auth, AuthScheme, Confidence, DataPolicy, Dispute, Kind, Modality, Model, ModelPrice, Offer,

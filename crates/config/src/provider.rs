@@ -1,8 +1,6 @@
 //! One account: its table in the configuration laid over the catalogue's facts.
 
-use freeway_catalog::{
-    Allowed, AuthScheme, Catalog, DataPolicy, Kind, Limit, LimitScope, Model, ModelPrice, Plan, Provider, Status,
-};
+use freeway_catalog::{AuthScheme, Catalog, DataPolicy, Kind, Limit, LimitScope, Model, ModelPrice, Plan, Provider};
 use freeway_dialect::Dialect;
 use freeway_policy::DataFacts;
 use freeway_router::{Account, Prices};
@@ -11,6 +9,7 @@ use freeway_upstream::{Auth, Origin, Reach};
 use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::Diagnostic;
+use crate::offer::forbids_gateways;
 use crate::raw::ProviderSection;
 use crate::reference::{Surroundings, secret};
 
@@ -114,12 +113,10 @@ pub(crate) fn resolve(
         _ => Auth::Bearer,
     };
     let (keys, mut off) = find_keys(section, &facts, scheme, surroundings);
-    if facts.status.is_some_and(|status| status != Status::Active) {
-        off = Some(facts.status_note.clone().unwrap_or_else(|| "the provider cannot be used any more".to_owned()));
-    }
     off = off.or(without_variable);
-    if facts.terms.as_ref().and_then(|terms| terms.gateways) == Some(Allowed::No) && section.enabled != Some(true) {
-        off = Some("its terms forbid requests through a gateway; `enabled = true` uses it all the same".to_owned());
+    // The user's own word opens what terms forbid, but not what is gone.
+    if !(section.enabled == Some(true) && forbids_gateways(&facts)) {
+        off = crate::offer::off(&facts).or(off);
     }
     if section.enabled == Some(false) {
         off = Some("switched off in the configuration".to_owned());

@@ -298,7 +298,7 @@ impl Engine {
     }
 
     /// Writes an attempt down before it is sent.
-    pub(crate) fn write_down(&self, dispatch: &Dispatch) -> Result<(), StoreError> {
+    pub(crate) fn write_down(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError> {
         self.shared.recorder.dispatched(dispatch)
     }
 

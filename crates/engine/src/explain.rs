@@ -57,29 +57,61 @@ pub struct DeploymentReport {
     pub unusable: Option<String>,
 }
 
-/// The candidates of a plan, as JSON text.
+/// The candidates of a plan, as JSON text. Every request pays for it, so it is written by hand.
 pub(crate) fn candidates_json(engine: &Engine, plan: &Plan) -> String {
-    Value::Array(candidates(engine, plan)).to_string()
+    let mut ranks = vec![0; plan.candidates.len()];
+    for (rank, position) in plan.order.iter().enumerate() {
+        ranks[*position] = rank + 1;
+    }
+    let mut text = String::with_capacity(96 * plan.candidates.len() + 2);
+    for (candidate, rank) in plan.candidates.iter().zip(ranks) {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        text.push_str(r#"{"target":"#);
+        push_quoted(&mut text, &engine.snapshot.deployment(candidate.deployment).name);
+        match &candidate.verdict {
+            Verdict::Kept { headroom } => {
+                let permille = permille(*headroom);
+                text.push_str(r#","kept":true,"rank":"#);
+                push_number(&mut text, rank);
+                text.push_str(r#","headroom_percent":"#);
+                push_number(&mut text, permille / 10);
+                text.push('.');
+                push_number(&mut text, permille % 10);
+            }
+            Verdict::Dropped(reason) => {
+                text.push_str(r#","kept":false,"reason":"#);
+                push_quoted(&mut text, reason.code());
+                text.push_str(r#","why":"#);
+                push_quoted(&mut text, &reason.to_string());
+            }
+        }
+        text.push('}');
+    }
+    text.push_str(if text.is_empty() { "[]" } else { "]" });
+    text
 }
 
-fn candidates(engine: &Engine, plan: &Plan) -> Vec<Value> {
-    let rank = |position: usize| plan.order.iter().position(|ordered| *ordered == position).map(|rank| rank + 1);
-    plan.candidates
-        .iter()
-        .enumerate()
-        .map(|(position, candidate)| {
-            let name = &engine.snapshot.deployment(candidate.deployment).name;
-            match &candidate.verdict {
-                Verdict::Kept { headroom } => {
-                    let percent = (headroom * 1000.0).round() / 10.0;
-                    json!({"target": name, "kept": true, "rank": rank(position), "headroom_percent": percent})
-                }
-                Verdict::Dropped(reason) => {
-                    json!({"target": name, "kept": false, "reason": reason.code(), "why": reason.to_string()})
-                }
-            }
-        })
-        .collect()
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 1")]
+fn permille(share: f64) -> usize {
+    (share.clamp(0.0, 1.0) * 1000.0).round() as usize
+}
+
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b"0123456789"[number % 10]));
+}
+
+/// Text as JSON writes it.
+fn push_quoted(text: &mut String, value: &str) {
+    if value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\') {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        text.push_str(&Value::from(value).to_string());
+    }
 }
 
 impl Engine {
@@ -101,7 +133,7 @@ impl Engine {
             "features": chat.features.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
             "expected_input_tokens": expected.map(|demand| demand.input.expected),
             "expected_output_tokens": expected.map(|demand| demand.output.expected),
-            "candidates": candidates(self, &plan),
+            "candidates": serde_json::from_str::<Value>(&candidates_json(self, &plan)).unwrap_or_default(),
         }))
     }
 

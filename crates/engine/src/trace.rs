@@ -1,5 +1,6 @@
 //! The guard of one request: whatever happens to it, it is settled and recorded once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,10 +94,10 @@ impl Trace {
     }
 
     /// What is written down of an attempt before it is sent.
-    pub(crate) fn dispatch(&self, candidate: &Candidate, key: Option<KeyIndex>, sent_at: Timestamp) -> Dispatch {
+    pub(crate) fn dispatch(&self, candidate: &Candidate, key: Option<KeyIndex>, sent_at: Timestamp) -> Dispatch<'_> {
         let deployment = self.engine.snapshot.deployment(candidate.deployment);
         let record = self.record.as_deref();
-        let word = |read: fn(&RequestRecord) -> &String| record.map(read).cloned().unwrap_or_default();
+        let word = |read: fn(&RequestRecord) -> &String| Cow::Borrowed(record.map_or("", |record| read(record)));
         Dispatch {
             request: self.id,
             ordinal: record.map_or(0, |record| record.attempts.len() as u64),
@@ -106,8 +107,8 @@ impl Trace {
             tier: word(|record| &record.tier),
             data: word(|record| &record.data),
             stream: record.is_some_and(|record| record.stream),
-            account: self.engine.snapshot.accounts[deployment.account.get()].id.clone(),
-            model: deployment.model.clone(),
+            account: Cow::Borrowed(&self.engine.snapshot.accounts[deployment.account.get()].id),
+            model: Cow::Borrowed(&deployment.model),
             key: key.map(position),
             sent_at,
             held: candidate.demand,

@@ -49,7 +49,7 @@ pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
         .into_iter()
         .map(|endpoint| {
             let headers = &endpoint.headers;
-            Client::new(endpoint.origin, endpoint.auth, endpoint.keys, headers, endpoint.reach, resolver.clone())
+            Client::new(endpoint.origin, &endpoint.auth, endpoint.keys, headers, endpoint.reach, resolver.clone())
         })
         .collect();
     let client_keys: Vec<ClientKey> = settings

@@ -12,7 +12,12 @@ mod table;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM gateway for free tiers and small budgets.
 #[derive(Parser)]
@@ -34,6 +39,8 @@ enum Command {
     Explain(command::explain::Arguments),
     /// Show every limit of the running gateway: used, left, and when it comes back.
     Quotas(command::quotas::Arguments),
+    /// Show what the providers of the catalogue offer, ask and do with data, and how old these facts are.
+    Providers(command::providers::Arguments),
     /// Show use and cost, from the running gateway's ledger.
     Usage(command::usage::Arguments),
 }
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => command::check::run(&arguments),
         Command::Explain(arguments) => command::explain::run(&arguments),
         Command::Quotas(arguments) => command::quotas::run(&arguments),
+        Command::Providers(arguments) => command::providers::run(&arguments),
         Command::Usage(arguments) => command::usage::run(&arguments),
     };
     match result {

@@ -46,6 +46,12 @@ pub(crate) struct Shaped {
     pub(crate) body: Value,
 }
 
+/// Providers whose refusals are shaped here, with the figures of the moment in them. The others speak by the examples
+/// of their files.
+pub(crate) fn is_shaped_by_hand(id: &str) -> bool {
+    ["openai", "groq", "gemini", "openrouter", "mistral", "anthropic", "ollama", "llamacpp"].contains(&id)
+}
+
 /// The refusal in the shape of provider `id`; `model` is the one asked for.
 pub(crate) fn shape(id: &str, refusal: &Refusal, model: &str) -> Shaped {
     let said = Said::of(id, refusal, model);

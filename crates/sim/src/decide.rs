@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
 use crate::bodies::{self, Refusal};
+use crate::examples;
 use crate::headers::{self, Told};
 use crate::limits::Ticket;
 use crate::request::ChatRequest;
@@ -106,7 +107,6 @@ fn admit(inner: &Inner, request: &Request, ordinal: u64) -> Result<(ChatRequest,
 
 fn refuse(inner: &Inner, refusal: &Refusal, model: &str) -> Decision {
     let config = &inner.config;
-    let shaped = bodies::shape(&config.id, refusal, model);
     let mut more = Vec::new();
     let mut overrun = false;
     if let Refusal::Limited(violation) = refusal {
@@ -119,7 +119,20 @@ fn refuse(inner: &Inner, refusal: &Refusal, model: &str) -> Decision {
         more = headers::rate_headers(&config.id, &config.provider, &told);
         more.extend(headers::retry_after(&config.id, &config.provider, violation));
     }
-    let steps = script::whole_json(shaped.status, more, &shaped.body);
+    let example = examples::find(&config.provider, refusal).filter(|_| !bodies::is_shaped_by_hand(&config.id));
+    let steps = match example {
+        Some(example) => {
+            // What is counted goes before what was written down: the example's waits are those of another day.
+            let counted: Vec<String> = more.iter().map(|(name, _)| name.clone()).collect();
+            let written = example.headers.iter().filter(|(name, _)| !counted.contains(name));
+            more.extend(written.map(|(name, value)| (name.clone(), value.clone())));
+            script::whole_text(example.status, more, example.body.replace("{model}", model))
+        }
+        None => {
+            let shaped = bodies::shape(&config.id, refusal, model);
+            script::whole_json(shaped.status, more, &shaped.body)
+        }
+    };
     Decision { steps, booked: None, model: String::new(), overrun }
 }
 

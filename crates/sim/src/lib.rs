@@ -27,6 +27,7 @@ mod config;
 mod control;
 mod decide;
 mod door;
+mod examples;
 mod exchange;
 mod fault;
 mod headers;

@@ -72,6 +72,12 @@ pub(crate) fn whole_json(status: u16, headers: Vec<(String, String)>, body: &Val
     whole(status, JSON, headers, body.to_string().into_bytes())
 }
 
+/// An answer of which the text is given: JSON if it is.
+pub(crate) fn whole_text(status: u16, headers: Vec<(String, String)>, body: String) -> Vec<Step> {
+    let kind = if body.trim_start().starts_with(['{', '[']) { JSON } else { "text/plain; charset=utf-8" };
+    whole(status, kind, headers, body.into_bytes())
+}
+
 /// What a fault that stands in the way of any answer sends. `None` for the others.
 pub(crate) fn instead(fault: &FaultKind) -> Option<Vec<Step>> {
     Some(match fault {

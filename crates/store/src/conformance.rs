@@ -86,20 +86,25 @@ pub fn run_killed(open: impl Fn() -> Box<dyn Store>) {
     assert_eq!(store.spent(at).unwrap(), spent);
 }
 
+/// An id as a request gets that comes at an instant.
+fn id(number: u64, at: Timestamp) -> RequestId {
+    RequestId::new(u64::try_from(at.as_micros() / 1000).unwrap_or(0), u128::from(number))
+}
+
 /// An attempt about to be sent.
 #[must_use]
-pub fn dispatch(number: u64, at: Timestamp) -> Dispatch {
+pub fn dispatch(number: u64, at: Timestamp) -> Dispatch<'static> {
     Dispatch {
-        request: RequestId::new(number, 7),
+        request: id(number, at),
         ordinal: 0,
         received_at: at,
-        caller: "ci".to_owned(),
-        asked: "smart".to_owned(),
-        tier: "standard".to_owned(),
-        data: "public".to_owned(),
+        caller: "ci".into(),
+        asked: "smart".into(),
+        tier: "standard".into(),
+        data: "public".into(),
         stream: true,
-        account: "lab".to_owned(),
-        model: "small".to_owned(),
+        account: "lab".into(),
+        model: "small".into(),
         key: Some(0),
         sent_at: at,
         held: Demand {
@@ -134,7 +139,7 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
         };
     let usage = Usage { input: 10, output: 5, ..Usage::default() };
     RequestRecord {
-        id: RequestId::new(number, 7),
+        id: id(number, at),
         received_at: Timestamp::from_micros(at.as_micros() + i64::try_from(number).unwrap_or(0)),
         took_us: 2500,
         first_content_us: Some(2000),

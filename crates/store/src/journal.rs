@@ -49,7 +49,7 @@ struct Segment {
 impl Journal {
     /// The journal of a ledger, with what an earlier process left in it: the segments it found, and their lines,
     /// oldest first. A line that is cut short ends its segment.
-    pub(crate) fn open(ledger: &Path) -> io::Result<(Self, Vec<PathBuf>, Vec<Dispatch>)> {
+    pub(crate) fn open(ledger: &Path) -> io::Result<(Self, Vec<PathBuf>, Vec<Dispatch<'static>>)> {
         let mut found = segments_of(ledger)?;
         found.sort_unstable();
         let mut dispatches = Vec::new();
@@ -65,7 +65,7 @@ impl Journal {
     }
 
     /// Writes one dispatch. On an error nothing of it stays in the file.
-    pub(crate) fn write(&mut self, dispatch: &Dispatch) -> io::Result<()> {
+    pub(crate) fn write(&mut self, dispatch: &Dispatch<'_>) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, dispatch)?;
         self.line.push(b'\n');

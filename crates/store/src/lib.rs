@@ -27,7 +27,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be written. The attempt must not be sent then.
-    fn dispatched(&self, dispatch: &Dispatch) -> Result<(), StoreError>;
+    fn dispatched(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError>;
 
     /// Takes in what an earlier process sent and did not live to write: each becomes an `interrupted` request. Says
     /// how many there were. To be called once, before anything is counted or sent.

@@ -1,5 +1,7 @@
 //! What is written down.
 
+use std::borrow::Cow;
+
 use freeway_quota::Demand;
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 use serde::{Deserialize, Serialize};
@@ -79,7 +81,7 @@ pub struct AttemptRecord {
 
 /// An attempt that is about to be sent: what is known of it should the process end before it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Dispatch {
+pub struct Dispatch<'a> {
     /// Of which request.
     pub request: RequestId,
     /// Attempts of this request before it.
@@ -87,19 +89,19 @@ pub struct Dispatch {
     /// When the request came.
     pub received_at: Timestamp,
     /// Name of the client key it came with.
-    pub caller: String,
+    pub caller: Cow<'a, str>,
     /// What the client wrote in `model`.
-    pub asked: String,
+    pub asked: Cow<'a, str>,
     /// The request's tier.
-    pub tier: String,
+    pub tier: Cow<'a, str>,
     /// Its data class.
-    pub data: String,
+    pub data: Cow<'a, str>,
     /// Whether it was streamed.
     pub stream: bool,
     /// At which account.
-    pub account: String,
+    pub account: Cow<'a, str>,
     /// Which model.
-    pub model: String,
+    pub model: Cow<'a, str>,
     /// Position of the key among the account's.
     pub key: Option<u32>,
     /// When it was dispatched.
@@ -180,7 +182,7 @@ pub struct Spent {
     pub held: Option<Demand>,
 }
 
-impl Dispatch {
+impl Dispatch<'_> {
     /// The record of a request whose process ended before it did, as it is found at `now`. What it used is not known,
     /// so what was held for it stands. Nothing tells when the provider was done with it: it counts as ended now.
     #[must_use]
@@ -188,8 +190,8 @@ impl Dispatch {
         let took_us = u64::try_from(now.since(self.sent_at).as_micros()).unwrap_or(u64::MAX);
         let lag = u64::try_from(freeway_quota::COUNT_LAG.as_micros()).unwrap_or(u64::MAX);
         let attempt = AttemptRecord {
-            account: self.account,
-            model: self.model,
+            account: self.account.into_owned(),
+            model: self.model.into_owned(),
             key: self.key,
             sent_at: self.sent_at,
             took_us,
@@ -208,10 +210,10 @@ impl Dispatch {
             received_at: self.received_at,
             took_us: u64::try_from(now.since(self.received_at).as_micros()).unwrap_or(u64::MAX),
             first_content_us: None,
-            caller: self.caller,
-            model: self.asked,
-            tier: self.tier,
-            data: self.data,
+            caller: self.caller.into_owned(),
+            model: self.asked.into_owned(),
+            tier: self.tier.into_owned(),
+            data: self.data.into_owned(),
             stream: self.stream,
             status: 0,
             outcome: INTERRUPTED.to_owned(),

@@ -1,6 +1,6 @@
 //! The one writer. Requests are handed over without waiting; a thread of its own
-//! commits them, everything that queued during the last commit in one. What is about to
-//! be sent is written at once, by whoever sends it.
+//! commits them, everything that queued within a moment in one. What is about to be sent
+//! is written at once, by whoever sends it: that is why what became of it can wait.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +16,9 @@ use crate::{Store, StoreError};
 
 /// Most requests in one commit.
 const BATCH: usize = 512;
+/// How long the first request of a batch waits for others. A commit costs as much as ten rows, and waking the writer
+/// as much as one.
+const GATHER: Duration = Duration::from_millis(25);
 /// With more than this unwritten, no new request is taken.
 const MOST_UNWRITTEN: usize = 20_000;
 /// Tries that a process which is stopping still makes.
@@ -66,7 +69,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When it cannot be written: the attempt must not be sent.
-    pub fn dispatched(&self, dispatch: &Dispatch) -> Result<(), StoreError> {
+    pub fn dispatched(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError> {
         let written = self.store.dispatched(dispatch);
         let failed_at = if written.is_err() { dispatch.sent_at.as_micros() } else { 0 };
         let failed_before = self.progress.dispatch_failed_at.swap(failed_at, Ordering::Relaxed) != 0;
@@ -124,6 +127,7 @@ impl Recorder {
         if let Ok(mut writer) = self.writer.lock()
             && let Some(writer) = writer.take()
         {
+            writer.thread().unpark();
             let _ = writer.join();
         }
     }
@@ -133,6 +137,9 @@ fn write_all(store: &dyn Store, telemetry: &Telemetry, received: &Receiver<Reque
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = received.recv() {
         batch.push(first);
+        if !progress.finishing.load(Ordering::Relaxed) {
+            std::thread::park_timeout(GATHER);
+        }
         batch.extend(received.try_iter().take(BATCH - 1));
         write(store, telemetry, &batch, progress);
         progress.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);

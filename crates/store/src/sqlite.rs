@@ -24,6 +24,8 @@ const APPLICATION: i64 = 0x4672_7779;
 /// How long the database may be held by another program before that is an error.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// Ids sort by the time at which their requests came, so that a search by time needs no index, and a row costs one
+/// place in one tree.
 const SCHEMA: &str = "
     CREATE TABLE request (
         id TEXT PRIMARY KEY,
@@ -41,9 +43,8 @@ const SCHEMA: &str = "
         served_by TEXT,
         candidates TEXT NOT NULL
     ) WITHOUT ROWID;
-    CREATE INDEX request_received_at ON request (received_at);
     CREATE TABLE attempt (
-        request TEXT NOT NULL REFERENCES request (id) ON DELETE CASCADE,
+        request TEXT NOT NULL,
         ordinal INTEGER NOT NULL,
         account TEXT NOT NULL,
         model TEXT NOT NULL,
@@ -64,7 +65,6 @@ const SCHEMA: &str = "
         held TEXT,
         PRIMARY KEY (request, ordinal)
     ) WITHOUT ROWID;
-    CREATE INDEX attempt_sent_at ON attempt (sent_at);
 ";
 
 /// From version 1. When an attempt was counted was not written then: its end and two seconds are late enough.
@@ -72,7 +72,12 @@ const FROM_1: &str = "
     ALTER TABLE attempt ADD COLUMN counted_us INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE attempt ADD COLUMN held TEXT;
     UPDATE attempt SET counted_us = took_us + 2000000;
+    DROP INDEX request_received_at;
+    DROP INDEX attempt_sent_at;
 ";
+
+/// An attempt is sent so long after its request came, at most.
+const LONGEST_REQUEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A ledger in an SQLite file, or in memory.
 pub struct Sqlite {
@@ -90,7 +95,7 @@ pub struct Sqlite {
 #[derive(Default)]
 struct Left {
     segments: Vec<PathBuf>,
-    dispatches: Vec<Dispatch>,
+    dispatches: Vec<Dispatch<'static>>,
 }
 
 impl Sqlite {
@@ -195,7 +200,6 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "foreign_keys", "ON")?;
     let change = match found {
         0 => SCHEMA,
         1 => FROM_1,
@@ -208,7 +212,7 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
 }
 
 impl Store for Sqlite {
-    fn dispatched(&self, dispatch: &Dispatch) -> Result<(), StoreError> {
+    fn dispatched(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError> {
         let Some(journal) = &self.journal else { return Ok(()) };
         Ok(journal.lock().map_err(|_| StoreError::Poisoned)?.write(dispatch)?)
     }
@@ -329,9 +333,9 @@ impl Store for Sqlite {
             "SELECT {key}, sum(attempt.outcome = 'answered'), count(*), sum(input), sum(output),
                     sum(NOT reported), coalesce(sum(cost), 0), sum(cost IS NULL)
              FROM attempt JOIN request ON request.id = attempt.request
-             WHERE attempt.sent_at >= ?1 GROUP BY 1 ORDER BY 1"
+             WHERE attempt.sent_at >= ?1 AND attempt.request >= ?2 GROUP BY 1 ORDER BY 1"
         ))?;
-        let rows = rows.query_map([since.as_micros()], |row| {
+        let rows = rows.query_map(params![since.as_micros(), earliest(since)], |row| {
             Ok(UsageRow {
                 name: row.get(0)?,
                 answered: natural(row, 1)?,
@@ -349,9 +353,9 @@ impl Store for Sqlite {
     fn spent(&self, since: Timestamp) -> Result<Vec<Spent>, StoreError> {
         let reader = self.reader()?;
         let mut rows = reader.prepare_cached(
-            "SELECT * FROM attempt WHERE sent_at >= ?1 AND outcome <> 'connection_failed' ORDER BY sent_at",
+            "SELECT * FROM attempt WHERE sent_at >= ?1 AND request >= ?2 AND outcome <> 'connection_failed' ORDER BY sent_at",
         )?;
-        let rows = rows.query_map([since.as_micros()], |row| {
+        let rows = rows.query_map(params![since.as_micros(), earliest(since)], |row| {
             let attempt = read_attempt(row)?;
             let later = |micros: u64| attempt.sent_at.after(Duration::from_micros(micros));
             Ok(Spent {
@@ -371,9 +375,24 @@ impl Store for Sqlite {
     }
 
     fn forget(&self, before: Timestamp) -> Result<usize, StoreError> {
-        let writer = self.writer()?;
-        Ok(writer.execute("DELETE FROM request WHERE received_at < ?1", [before.as_micros()])?)
+        let mut writer = self.writer()?;
+        let transaction = writer.transaction()?;
+        let bound = first_id(before);
+        transaction.execute("DELETE FROM attempt WHERE request < ?1", [&bound])?;
+        let forgotten = transaction.execute("DELETE FROM request WHERE id < ?1", [&bound])?;
+        transaction.commit()?;
+        Ok(forgotten)
     }
+}
+
+/// The least id of a request that came at an instant.
+fn first_id(at: Timestamp) -> String {
+    RequestId::new(u64::try_from(at.as_micros() / 1000).unwrap_or(0), 0).to_string()
+}
+
+/// The least id of a request with an attempt since an instant.
+fn earliest(since: Timestamp) -> String {
+    first_id(since.before(LONGEST_REQUEST))
 }
 
 fn read_request(row: &Row<'_>) -> rusqlite::Result<RequestRecord> {
@@ -510,6 +529,8 @@ mod tests {
             .unwrap()
             .execute_batch(
                 "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
+                 CREATE INDEX request_received_at ON request (received_at);
+                 CREATE INDEX attempt_sent_at ON attempt (sent_at);
                  PRAGMA user_version = 1; PRAGMA application_id = 0;",
             )
             .unwrap();

@@ -1,13 +1,14 @@
 //! One upstream's client: its origin, its keys, its pool of idle connections.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use freeway_types::{KeyIndex, Secret};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -24,9 +25,13 @@ const AGENT: &str = concat!("freeway/", env!("CARGO_PKG_VERSION"));
 /// Sends requests to one origin.
 pub struct Client {
     origin: Arc<Origin>,
-    auth: Auth,
     keys: Vec<Secret>,
+    /// The header that each key is sent in; `None` for one that cannot stand in a header.
+    credentials: Vec<Option<(HeaderName, HeaderValue)>>,
+    /// What goes with every request.
     headers: HeaderMap,
+    /// The addresses that were asked for so far.
+    addresses: Mutex<BTreeMap<&'static str, Uri>>,
     pool: Pool<Connector, Outgoing>,
 }
 
@@ -60,7 +65,7 @@ impl Client {
     #[must_use]
     pub fn new(
         origin: Origin,
-        auth: Auth,
+        auth: &Auth,
         keys: Vec<Secret>,
         headers: &[(HeaderName, HeaderValue)],
         reach: Reach,
@@ -74,7 +79,17 @@ impl Client {
             .timer(TokioTimer::new())
             .http1_max_buf_size(256 * 1024)
             .build(connector);
-        Self { origin, auth, keys, headers: headers.iter().cloned().collect(), pool }
+        let credentials = keys.iter().map(|key| credential(auth, key)).collect();
+        let fixed = [
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            (USER_AGENT, HeaderValue::from_static(AGENT)),
+        ];
+        let mut all = HeaderMap::with_capacity(8);
+        for (name, value) in fixed.into_iter().chain(headers.iter().cloned()) {
+            all.insert(name, value);
+        }
+        Self { origin, keys, credentials, headers: all, addresses: Mutex::default(), pool }
     }
 
     /// Where it sends to, for messages.
@@ -94,7 +109,7 @@ impl Client {
     /// # Errors
     /// When there is no connection, or it breaks before an answer begins.
     pub async fn send(&self, exchange: Exchange) -> Result<Response<Incoming>, SendError> {
-        let request = self.request(exchange).map_err(|error| SendError::Broken(error.to_string()))?;
+        let request = self.request(exchange)?;
         self.pool.request(request).await.map_err(|error| {
             let mut source = error.source();
             while let Some(cause) = source {
@@ -107,32 +122,46 @@ impl Client {
         })
     }
 
-    fn request(&self, exchange: Exchange) -> Result<Request<Outgoing>, http::Error> {
-        let uri = format!("{}{}{}", self.origin.authority(), self.origin.base_path, exchange.path);
-        let mut request = Request::builder().method(Method::POST).uri(uri);
-        if let Some(headers) = request.headers_mut() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(
-                ACCEPT,
-                HeaderValue::from_static(if exchange.stream { "text/event-stream" } else { "application/json" }),
-            );
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-            for (name, value) in &self.headers {
-                headers.insert(name.clone(), value.clone());
-            }
-            if let Some(key) = exchange.key.and_then(|key| self.keys.get(key.get())) {
-                let (name, text) = match &self.auth {
-                    Auth::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-                    Auth::Header(name) => (name.clone(), key.expose().to_owned()),
-                };
-                let mut value = HeaderValue::try_from(text)?;
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
+    fn request(&self, exchange: Exchange) -> Result<Request<Outgoing>, SendError> {
+        let mut request = Request::new(Outgoing::new(exchange.body, exchange.on_written));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.address(exchange.path)?;
+        let mut headers = self.headers.clone();
+        headers.insert(
+            ACCEPT,
+            HeaderValue::from_static(if exchange.stream { "text/event-stream" } else { "application/json" }),
+        );
+        if let Some(credential) = exchange.key.and_then(|key| self.credentials.get(key.get())) {
+            let unsendable = || SendError::Broken("the key cannot stand in a header".to_owned());
+            let (name, value) = credential.clone().ok_or_else(unsendable)?;
+            headers.insert(name, value);
         }
-        request.body(Outgoing::new(exchange.body, exchange.on_written))
+        *request.headers_mut() = headers;
+        Ok(request)
     }
+
+    /// The whole address of a path. There are few paths, and an address is not made twice.
+    fn address(&self, path: &'static str) -> Result<Uri, SendError> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = addresses.get(path) {
+            return Ok(known.clone());
+        }
+        let address = format!("{}{}{path}", self.origin.authority(), self.origin.base_path);
+        let address: Uri = address.parse().map_err(|error| SendError::Broken(format!("{address}: {error}")))?;
+        addresses.insert(path, address.clone());
+        Ok(address)
+    }
+}
+
+/// The header that a key is sent in, which shows in no log.
+fn credential(auth: &Auth, key: &Secret) -> Option<(HeaderName, HeaderValue)> {
+    let (name, text) = match auth {
+        Auth::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+        Auth::Header(name) => (name.clone(), key.expose().to_owned()),
+    };
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
 }
 
 /// The innermost cause: what the system said, without addresses and wrappers.

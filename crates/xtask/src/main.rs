@@ -61,10 +61,11 @@ fn docs() -> Result<(), String> {
 }
 
 /// Every generated document: its name under `docs/`, and its text.
-fn generated() -> [(&'static str, String); 2] {
+fn generated() -> [(&'static str, String); 3] {
     [
         ("freeway.schema.json", format!("{:#}\n", freeway_config::schema())),
         ("configuration.md", freeway_config::reference_page()),
+        ("providers.md", freeway_config::providers_page()),
     ]
 }
 

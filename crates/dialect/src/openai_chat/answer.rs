@@ -38,7 +38,7 @@ pub struct Chunk {
     pub finished: u128,
     /// What was used so far, if the provider says so.
     pub usage: Option<Usage>,
-    /// Whether it is there for its usage alone: no choices.
+    /// Whether it is there for its usage alone: no choices, or such that say nothing.
     pub usage_only: bool,
     /// An error inside the stream.
     pub error: Option<UpstreamError>,
@@ -93,6 +93,8 @@ struct Choice<'a> {
 
 #[derive(Deserialize)]
 struct Delta<'a> {
+    #[serde(borrow, default)]
+    role: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -170,7 +172,7 @@ pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
         content: choices.iter().any(holds_content),
         finish: choices.iter().find_map(finish),
         finished: choices.iter().filter(|choice| finish(choice).is_some()).map(bit).fold(0, |bits, bit| bits | bit),
-        usage_only: choices.is_empty() && usage.is_some(),
+        usage_only: usage.is_some() && choices.iter().all(says_nothing),
         usage,
         error,
         text_bytes: choices.iter().map(text_bytes).sum(),
@@ -204,6 +206,11 @@ fn says_something(raw: Option<&RawValue>) -> bool {
 /// The message of a whole answer, and the delta of a chunk; some providers send both.
 fn parts<'a, 'b>(choice: &'b Choice<'a>) -> impl Iterator<Item = &'b Delta<'a>> {
     choice.delta.iter().chain(&choice.message)
+}
+
+/// Whether a client would miss nothing without it: no content, no role, no end.
+fn says_nothing(choice: &Choice<'_>) -> bool {
+    !holds_content(choice) && finish(choice).is_none() && parts(choice).all(|delta| delta.role.is_none())
 }
 
 fn holds_content(choice: &Choice<'_>) -> bool {
@@ -315,6 +322,12 @@ mod tests {
         assert!(text.content && text.finish.is_none());
         let usage = read_chunk(br#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#).unwrap();
         assert!(usage.usage_only);
+        // As LiteLLM sends it.
+        let alone = |delta: &str| {
+            let data = format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}],"usage":{{"prompt_tokens":1}}}}"#);
+            read_chunk(data.as_bytes()).unwrap().usage_only
+        };
+        assert_eq!([alone("{}"), alone(r#"{"role":"assistant"}"#), alone(r#"{"content":"a"}"#)], [true, false, false]);
         let azure = read_chunk(br#"{"choices":[],"prompt_filter_results":[]}"#).unwrap();
         assert_eq!(azure, Chunk::default());
         let groq = read_chunk(br#"{"choices":[{"delta":{},"finish_reason":"stop"}],"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":1}}}"#).unwrap();
