@@ -69,26 +69,13 @@ impl Catalog {
         Ok(Self { providers })
     }
 
-    /// Lays the files of a folder over what is known: a file replaces the one of the same name.
+    /// Lays a file over what is known: it replaces the one of the same name.
     ///
     /// # Errors
-    /// When the folder or one of its `*.toml` files cannot be read or is invalid.
-    pub fn overlay(&mut self, folder: &Path) -> Result<(), FileProblem> {
-        let unreadable = |error| FileProblem::Unreadable { path: folder.to_owned(), error };
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(folder).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            if path.extension().is_some_and(|ending| ending == "toml") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        for path in paths {
-            let text =
-                fs::read_to_string(&path).map_err(|error| FileProblem::Unreadable { path: path.clone(), error })?;
-            let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            self.providers.insert(id, parse(&path.display().to_string(), &text)?);
-        }
+    /// When the text is invalid.
+    pub fn lay_over(&mut self, path: &Path, text: &str) -> Result<(), FileProblem> {
+        let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.providers.insert(id, parse(&path.display().to_string(), text)?);
         Ok(())
     }
 
@@ -102,6 +89,30 @@ impl Catalog {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Provider)> {
         self.providers.iter().map(|(id, provider)| (id.as_str(), provider))
     }
+}
+
+/// The `*.toml` files of a folder, with their text.
+///
+/// # Errors
+/// When the folder or one of them cannot be read.
+pub fn files_of(folder: &Path) -> Result<Vec<(PathBuf, String)>, FileProblem> {
+    let unreadable = |path: &Path, error| FileProblem::Unreadable { path: path.to_owned(), error };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+            files.push((path, text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The built-in files, by id, as they are written.
+#[must_use]
+pub fn built_in() -> &'static [(&'static str, &'static str)] {
+    EMBEDDED
 }
 
 #[cfg(test)]
@@ -118,16 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_overlay_replaces_the_built_in_one() {
-        let folder = std::env::temp_dir().join(format!("freeway-overlay-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("groq.toml"), "base_url = \"http://127.0.0.1:1/v1\"\ndialect = \"openai-chat\"\n")
-            .unwrap();
+    fn a_file_of_the_users_own_replaces_the_built_in_one() {
+        let own = "base_url = \"http://127.0.0.1:1/v1\"\ndialect = \"openai-chat\"\n";
         let mut catalog = Catalog::embedded().unwrap();
-        catalog.overlay(&folder).unwrap();
+        catalog.lay_over(Path::new("mine/groq.toml"), own).unwrap();
         assert_eq!(catalog.get("groq").unwrap().base_url.as_deref(), Some("http://127.0.0.1:1/v1"));
-        fs::write(folder.join("groq.toml"), "base_url = 7\n").unwrap();
-        assert!(catalog.overlay(&folder).is_err());
-        fs::remove_dir_all(&folder).unwrap();
+        assert!(catalog.lay_over(Path::new("mine/groq.toml"), "base_url = 7\n").is_err());
     }
 }

@@ -17,7 +17,7 @@ mod refusal;
 mod validate;
 
 pub use capacity::{Daily, daily};
-pub use embedded::{Catalog, FileProblem, parse};
+pub use embedded::{Catalog, FileProblem, built_in, files_of, parse};
 pub use facts::{
     Allowed, Asked, Auth, AuthScheme, Confidence, DataPolicy, Dispute, Kind, Modality, Model, ModelPrice, Offer,
     OtherEndpoint, Plan, Provider, Source, Status, StreamUsage, Terms, TrainClass, Trains, UnsupportedEffect,

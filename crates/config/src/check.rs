@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::Diagnostic;
-use crate::schema::{follow, schema, unoptional, words};
+use crate::schema::{follow, unoptional, words};
 
 /// A parsed file, for finding places in it.
 pub(crate) struct Document<'a> {
@@ -26,11 +26,10 @@ impl<'a> Document<'a> {
         Err(errors.into_iter().map(diagnostic).collect())
     }
 
-    /// Everything in which the file is not of the schema.
-    pub(crate) fn check(&self) -> Vec<Diagnostic> {
-        let schema = schema();
-        let mut check = Check { schema: &schema, diagnostics: Vec::new() };
-        check.table(self.root.get_ref(), &schema, &self.root.span(), "");
+    /// Everything in which the file is not of a schema. `what` it is, messages say.
+    pub(crate) fn check(&self, what: &str, schema: &Value) -> Vec<Diagnostic> {
+        let mut check = Check { what, schema, diagnostics: Vec::new() };
+        check.table(self.root.get_ref(), schema, &self.root.span(), "");
         check.diagnostics
     }
 
@@ -71,6 +70,7 @@ fn descend(value: &Spanned<DeValue<'_>>, path: &[String]) -> Option<Range<usize>
 }
 
 struct Check<'a> {
+    what: &'a str,
     schema: &'a Value,
     diagnostics: Vec<Diagnostic>,
 }
@@ -87,7 +87,7 @@ impl Check<'_> {
                 None => {
                     let names: Vec<&str> =
                         known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect();
-                    let place = if place.is_empty() { "a configuration".to_owned() } else { format!("`{place}`") };
+                    let place = if place.is_empty() { self.what.to_owned() } else { format!("`{place}`") };
                     let diagnostic = Diagnostic::new(key.span(), format!("{place} has no key `{name}`"));
                     self.diagnostics.push(diagnostic.help(suggestion(name, &names)));
                 }

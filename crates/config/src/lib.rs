@@ -28,5 +28,5 @@ pub use provider::Endpoint;
 pub use providers_page::providers_page;
 pub use raw::Raw;
 pub use reference::Surroundings;
-pub use resolve::{ClientKeySetting, Found, Loaded, Settings, StoreUrl, load};
+pub use resolve::{ClientKeySetting, Found, Loaded, Settings, StoreUrl, load, read_catalog};
 pub use schema::{reference_page, schema};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use freeway_catalog::{Catalog, Limit, Model, validate};
@@ -18,6 +18,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::provider::{self, Endpoint, Resolved, features, prices, units};
 use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
 use crate::reference::{Surroundings, secret};
+use crate::schema::{provider_schema, schema};
 
 /// A configuration that can be used.
 pub struct Loaded {
@@ -98,7 +99,7 @@ pub fn load(path: &str, text: Option<&str>, surroundings: &Surroundings<'_>) -> 
         Ok(document) => document,
         Err(list) => return fail(list),
     };
-    let mistakes = document.check();
+    let mistakes = document.check("a configuration", &schema());
     if !mistakes.is_empty() {
         return fail(mistakes);
     }
@@ -118,6 +119,27 @@ pub fn load(path: &str, text: Option<&str>, surroundings: &Surroundings<'_>) -> 
         Some(loaded) if resolver.mistakes.is_empty() => Ok(loaded),
         _ => fail(resolver.mistakes),
     }
+}
+
+/// The provider files that are built in, and those of a folder over them.
+///
+/// # Errors
+/// What is wrong with which file of the folder, with its place.
+pub fn read_catalog(folder: Option<&Path>) -> Result<Catalog, String> {
+    let mut catalog = Catalog::embedded().map_err(|problem| problem.to_string())?;
+    let Some(folder) = folder else { return Ok(catalog) };
+    let schema = provider_schema();
+    for (path, text) in freeway_catalog::files_of(folder).map_err(|problem| problem.to_string())? {
+        let list = match Document::parse(&text) {
+            Ok(document) => document.check("a provider file", &schema),
+            Err(list) => list,
+        };
+        if !list.is_empty() {
+            return Err(Diagnostics { path: path.display().to_string(), text, list }.to_string());
+        }
+        catalog.lay_over(&path, &text).map_err(|problem| problem.to_string())?;
+    }
+    Ok(catalog)
 }
 
 /// An account for every provider whose key stands in the environment under its usual name.
@@ -160,19 +182,11 @@ impl Resolver<'_> {
     }
 
     fn catalog(&mut self, raw: &Raw) -> Catalog {
-        let mut catalog = match Catalog::embedded() {
-            Ok(catalog) => catalog,
-            Err(problem) => {
-                self.wrong(&[], problem.to_string(), None);
-                Catalog::default()
-            }
-        };
-        if let Some(dir) = &raw.catalog.dir
-            && let Err(problem) = catalog.overlay(&self.surroundings.folder.join(dir))
-        {
-            self.wrong(&["catalog", "dir"], problem.to_string(), None);
-        }
-        catalog
+        let folder = raw.catalog.dir.as_ref().map(|dir| self.surroundings.folder.join(dir));
+        read_catalog(folder.as_deref()).unwrap_or_else(|problem| {
+            self.wrong(&["catalog", "dir"], problem, None);
+            Catalog::default()
+        })
     }
 
     fn load(&mut self, raw: &Raw, catalog: &Catalog) -> Option<Loaded> {
@@ -385,9 +399,14 @@ impl Resolver<'_> {
             }
         }
         let cost = account.cost_of(model);
-        let prices = if cost == CostClass::Free { Some(Prices::default()) } else { model.price.and_then(prices) };
         let units = model.units_per_mtok.and_then(units);
         let counts = |metric| limits.iter().any(|limit: &LimitIndex| parts.limits[limit.get()].metric == metric);
+        // What costs nothing is billed at nothing; but a credit in money is spent at the list price.
+        let prices = if cost == CostClass::Free && !counts(Metric::Usd) {
+            Some(Prices::default())
+        } else {
+            model.price.and_then(prices)
+        };
         let barred = limits.iter().any(|limit| parts.limits[limit.get()].amount == Some(0));
         let unusable = if barred {
             Some("a limit of 0: it is not allowed on this plan".to_owned())

@@ -14,6 +14,13 @@ pub fn schema() -> Value {
     schema
 }
 
+/// The JSON Schema of a provider file.
+pub(crate) fn provider_schema() -> Value {
+    let mut schema = schemars::schema_for!(freeway_catalog::Provider).to_value();
+    close(&mut schema);
+    schema
+}
+
 /// Marks every object that lists its keys as holding no others.
 fn close(schema: &mut Value) {
     match schema {

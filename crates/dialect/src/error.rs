@@ -63,6 +63,11 @@ impl UpstreamError {
         let object = body.as_object()?;
         let inner = match object.get("error") {
             Some(Value::Object(inner)) => inner,
+            // Beside a message of its own, the text is the code: `{"error": "UNAUTHORIZED", "message": "…"}`.
+            Some(Value::String(code)) if object.get("message").is_some_and(Value::is_string) => {
+                let message = object.get("message").map(shown).unwrap_or_default();
+                return Some(Self { message, code: Some(code.clone()), ..Self::default() });
+            }
             Some(Value::String(message)) => {
                 return Some(Self { message: message.clone(), ..Self::default() });
             }
@@ -108,6 +113,7 @@ mod tests {
         check(r#"{"error":{"message":"no","type":"t","code":"c"}}"#, "no", Some("c"));
         check(r#"[{"error":{"code":429,"message":"slow","status":"RESOURCE_EXHAUSTED"}}]"#, "slow", Some("429"));
         check(r#"{"error":"plain"}"#, "plain", None);
+        check(r#"{"status":401,"error":"UNAUTHORIZED","message":"no key"}"#, "no key", Some("UNAUTHORIZED"));
         check(r#"{"object":"error","message":"rate","type":"rate_limited","code":"1300"}"#, "rate", Some("1300"));
         check(r#"{"detail":[{"loc":["body"],"msg":"extra"}]}"#, r#"[{"loc":["body"],"msg":"extra"}]"#, None);
     }

@@ -43,7 +43,7 @@ pub(crate) struct Committed {
 
 pub(crate) enum Content {
     Whole(Bytes),
-    Stream(Relay),
+    Stream(Box<Relay>),
 }
 
 /// Why an attempt gave no answer.
@@ -112,7 +112,7 @@ pub(crate) async fn attempt(
             let strip_usage = !job.chat.include_usage;
             let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
             let choices = if dropped { 1 } else { job.chat.choices };
-            Content::Stream(open_stream(trace, candidate, response, strip_usage, choices).await?)
+            Content::Stream(Box::new(open_stream(trace, candidate, response, strip_usage, choices).await?))
         } else {
             Content::Whole(whole(trace, &engine, candidate, response, &kind, job.chat.stream).await?)
         };

@@ -25,6 +25,11 @@ impl Default for Closing {
 }
 
 impl Closing {
+    /// Whether the end has come.
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits for the end. The future holds nothing of the engine's.
     pub(crate) fn closed(&self) -> Closed {
         let mut closing = self.0.subscribe();

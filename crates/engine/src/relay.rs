@@ -19,7 +19,7 @@ use freeway_dialect::sse::{self, Decoder, Event};
 use freeway_telemetry::Event as Told;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::closing::{Closed, shutting_down};
 use crate::engine::{Answer, Reply};
@@ -78,10 +78,12 @@ pub(crate) struct Relay {
     /// Bytes that were held until the commit point.
     held: Bytes,
     terms: Terms,
-    /// Ends the stream when it passes.
-    silence: Pin<Box<Sleep>>,
-    /// Sends a comment when it passes, so that nothing between us and the client takes the stream for dead.
-    comment: Pin<Box<Sleep>>,
+    /// When the last event came: after too long a silence the stream ends.
+    heard: Instant,
+    /// When the client last got something: a comment keeps everything between us from taking the stream for dead.
+    said: Instant,
+    /// Rings when one of the two may be due. It is not set anew with each event, only when it has rung.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// What came of looking at the upstream once more.
@@ -96,9 +98,9 @@ enum Step {
 }
 
 impl StreamBody {
-    pub(crate) fn relaying(relay: Relay, trace: Trace) -> Self {
+    pub(crate) fn relaying(relay: Box<Relay>, trace: Trace) -> Self {
         let closed = trace.engine.closing().closed();
-        Self(Stage::Relaying { relay: Box::new(relay), trace: Box::new(trace), closed })
+        Self(Stage::Relaying { relay, trace: Box::new(trace), closed })
     }
 
     /// A stream that begins before anybody has answered.
@@ -124,14 +126,20 @@ impl Body for StreamBody {
                         continue;
                     }
                     ready!(comment.as_mut().poll(context));
-                    comment.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
+                    comment.as_mut().reset(Instant::now() + KEEP_ALIVE);
                     return data(Bytes::from_static(KEEP_ALIVE_COMMENT));
                 }
                 Stage::Relaying { relay, trace, closed } => {
-                    // Before the upstream: one that always has more would keep the gateway from ending.
-                    let step = match closed.as_mut().poll(context) {
-                        Poll::Ready(()) => relay.cut_off(),
-                        Poll::Pending => ready!(relay.poll(context, trace)),
+                    // Looked at before the upstream, too: one that always has more would keep the gateway from ending.
+                    let step = match trace.engine.closing().is_closed() {
+                        true => relay.cut_off(),
+                        false => match relay.poll(context, trace) {
+                            Poll::Ready(step) => step,
+                            Poll::Pending => {
+                                ready!(closed.as_mut().poll(context));
+                                relay.cut_off()
+                            }
+                        },
                     };
                     match step {
                         Step::Bytes(bytes) => return data(bytes),
@@ -197,9 +205,9 @@ fn broken(cause: &str) -> ClientError {
 
 impl Relay {
     pub(crate) fn new(incoming: Option<Incoming>, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
-        let silence = Box::pin(tokio::time::sleep(terms.gap));
-        let comment = Box::pin(tokio::time::sleep(KEEP_ALIVE));
-        Self { incoming, decoder, held, terms, silence, comment }
+        let now = Instant::now();
+        let alarm = Box::pin(tokio::time::sleep(terms.gap.min(KEEP_ALIVE)));
+        Self { incoming, decoder, held, terms, heard: now, said: now, alarm }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, trace: &mut Trace) -> Poll<Step> {
@@ -227,19 +235,31 @@ impl Relay {
                     });
                 }
                 Poll::Ready(None) => return Poll::Ready(self.end(passed, trace)),
-                Poll::Pending => {
-                    if self.comment.as_mut().poll(context).is_ready() {
-                        self.comment.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
-                        return Poll::Ready(Step::Bytes(Bytes::from_static(STILL_THERE_COMMENT)));
-                    }
-                    ready!(self.silence.as_mut().poll(context));
-                    let cause = format!("silent for {} s", self.terms.gap.as_secs());
-                    return Poll::Ready(if self.is_finished() {
-                        self.complete(passed)
-                    } else {
-                        Step::Broken(passed.freeze(), cause)
-                    });
-                }
+                Poll::Pending => return self.poll_silence(context, passed),
+            }
+        }
+    }
+
+    /// Nothing has come: waits until that has lasted too long, or the client should hear that we are still there.
+    fn poll_silence(&mut self, context: &mut Context<'_>, passed: BytesMut) -> Poll<Step> {
+        loop {
+            ready!(self.alarm.as_mut().poll(context));
+            let now = Instant::now();
+            if now >= self.heard + self.terms.gap {
+                let cause = format!("silent for {} s", self.terms.gap.as_secs());
+                return Poll::Ready(if self.is_finished() {
+                    self.complete(passed)
+                } else {
+                    Step::Broken(passed.freeze(), cause)
+                });
+            }
+            let comment_is_due = now >= self.said + KEEP_ALIVE;
+            if comment_is_due {
+                self.said = now;
+            }
+            self.alarm.as_mut().reset((self.heard + self.terms.gap).min(self.said + KEEP_ALIVE));
+            if comment_is_due {
+                return Poll::Ready(Step::Bytes(Bytes::from_static(STILL_THERE_COMMENT)));
             }
         }
     }
@@ -270,9 +290,8 @@ impl Relay {
             let cause = message.unwrap_or_else(|| "the provider sent an error".to_owned());
             return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
         }
-        let now = tokio::time::Instant::now();
-        self.silence.as_mut().reset(now + self.terms.gap);
-        self.comment.as_mut().reset(now + KEEP_ALIVE);
+        self.heard = Instant::now();
+        self.said = self.heard;
         if data.starts_with(END_MARKER) {
             if !self.is_finished() {
                 let cause = "the end marker came before every choice had its finish reason".to_owned();

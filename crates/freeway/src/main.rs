@@ -12,12 +12,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
-
 use clap::{Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM gateway for free tiers and small budgets.
 #[derive(Parser)]

@@ -108,6 +108,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORT_WAIT: Duration = Duration::from_secs(3);
 /// Longest pause after refusals that give no hint.
 const LONGEST_GUESS: Duration = Duration::from_secs(60);
+/// How much of a body that is no JSON conditions look at.
+const MOST_WORDS: usize = 4096;
 /// Pause before the same target is tried again; the engine adds jitter.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -139,15 +141,25 @@ impl Seen<'_> {
     }
 
     fn holds(&self, condition: &Match) -> bool {
-        let value = match (&condition.field, &condition.header) {
-            (Some(path), _) => self.field(path),
-            (None, Some(name)) => self.header(name),
-            (None, None) => Some(self.error.message.clone()),
+        let values = match (&condition.field, &condition.header) {
+            (Some(path), _) => self.fields(path),
+            (None, Some(name)) => self.header(name).into_iter().collect(),
+            (None, None) => vec![self.words()],
         };
-        let Some(value) = value else { return false };
-        let is = condition.is.is_empty() || condition.is.contains(&value);
-        let contains = condition.contains.as_ref().is_none_or(|wanted| value.contains(wanted.as_str()));
-        is && contains
+        let holds = |value: &String| {
+            let is = condition.is.is_empty() || condition.is.contains(value);
+            is && condition.contains.as_ref().is_none_or(|wanted| value.contains(wanted.as_str()))
+        };
+        values.iter().any(holds)
+    }
+
+    /// The error's message; of a body that is no JSON, the body itself, as an edge in front of a provider sends it.
+    fn words(&self) -> String {
+        if self.body.is_some() {
+            return self.error.message.clone();
+        }
+        let start = &self.refusal.body[..self.refusal.body.len().min(MOST_WORDS)];
+        String::from_utf8_lossy(start).into_owned()
     }
 
     /// A header by its name; else as it was passed on from a provider behind this one, under a prefix.
@@ -158,9 +170,17 @@ impl Seen<'_> {
 
     /// A field of the body by its path, as text.
     fn field(&self, path: &str) -> Option<String> {
+        self.fields(path).into_iter().next()
+    }
+
+    /// Every field of the body that a path leads to, as text.
+    fn fields(&self, path: &str) -> Vec<String> {
         let steps: Vec<&str> = path.split('.').collect();
-        let found = find(self.body?, &steps)?;
-        Some(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
+        let mut found = Vec::new();
+        if let Some(body) = self.body {
+            find(body, &steps, &mut found);
+        }
+        found.into_iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
     }
 
     fn by_rule(&self, rule: &ErrorRule) -> Meaning {
@@ -312,16 +332,24 @@ fn default_message(refusal: &Refusal<'_>) -> String {
     }
 }
 
-/// A value by its path. `*` stands for any position of a list, and at the start also for no list at all:
+/// The values that a path leads to. `*` stands for each position of a list, and at the start also for no list at all:
 /// some providers wrap their errors only sometimes.
-fn find<'a>(value: &'a Value, steps: &[&str]) -> Option<&'a Value> {
-    let Some((step, rest)) = steps.split_first() else { return Some(value) };
+fn find<'a>(value: &'a Value, steps: &[&str], found: &mut Vec<&'a Value>) {
+    let Some((step, rest)) = steps.split_first() else { return found.push(value) };
     match (value, *step) {
-        (Value::Array(list), "*") => list.iter().find_map(|item| find(item, rest)),
-        (_, "*") => find(value, rest),
-        (Value::Array(list), step) => find(list.get(step.parse::<usize>().ok()?)?, rest),
-        (Value::Object(object), step) => find(object.get(step)?, rest),
-        _ => None,
+        (Value::Array(list), "*") => list.iter().for_each(|item| find(item, rest, found)),
+        (_, "*") => find(value, rest, found),
+        (Value::Array(list), step) => {
+            if let Some(item) = step.parse().ok().and_then(|position: usize| list.get(position)) {
+                find(item, rest, found);
+            }
+        }
+        (Value::Object(object), step) => {
+            if let Some(inner) = object.get(step) {
+                find(inner, rest, found);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use freeway_catalog::{Catalog, Daily};
-use freeway_config::{Card, STALE_DAYS, cards, number, total};
+use freeway_catalog::Daily;
+use freeway_config::{Card, STALE_DAYS, cards, number, read_catalog, total};
 use serde_json::{Value, json};
 
 use crate::{client, table};
@@ -22,10 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let mut catalog = Catalog::embedded().map_err(|error| error.to_string())?;
-    if let Some(dir) = &arguments.dir {
-        catalog.overlay(dir).map_err(|error| error.to_string())?;
-    }
+    let catalog = read_catalog(arguments.dir.as_deref())?;
     let cards = cards(&catalog, client::now());
     let Some(name) = &arguments.name else {
         let sum = total(&cards);

@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use freeway_catalog::{Catalog, StreamUsage};
 use freeway_dialect::Dialect;
@@ -9,8 +10,8 @@ use super::*;
 const NOW: Timestamp = Timestamp::from_secs(1_792_542_600);
 
 fn account(provider: &str) -> Account {
-    let catalog = Catalog::embedded().unwrap();
-    let facts = catalog.get(provider).cloned().unwrap_or_default();
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::embedded().unwrap());
+    let facts = CATALOG.get(provider).cloned().unwrap_or_default();
     Account {
         id: provider.to_owned(),
         provider: Some(provider.to_owned()),
@@ -177,8 +178,10 @@ fn the_examples_of_the_catalogue_are_read_by_their_rules() {
                 let headers: Vec<(&str, &str)> =
                     example.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let meaning = read(id, example.status, &headers, &example.body);
-                let wait = meaning.pause.map(|pause| format!("{}s", pause.length.as_secs_f64()));
-                let waits = example.wait.is_none() || example.wait == wait;
+                let wait = meaning.pause.map(|pause| pause.length);
+                let stated = example.wait.as_ref().map(|wait| wait.trim_end_matches('s').parse::<f64>().unwrap());
+                let is_close = |length: Duration, seconds: f64| (length.as_secs_f64() - seconds).abs() < 0.001;
+                let waits = stated.is_none_or(|seconds| wait.is_some_and(|wait| is_close(wait, seconds)));
                 if meaning.case != rule.case || meaning.action != Some(rule.action) || !waits {
                     let found = (&meaning.case, meaning.action, wait);
                     writeln!(wrong, "{id}, {} {}: read as {found:?}", rule.case, example.body).unwrap();
@@ -187,4 +190,53 @@ fn the_examples_of_the_catalogue_are_read_by_their_rules() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// A rule without an example is a rule that nobody has seen at work.
+#[test]
+fn each_rule_of_the_catalogue_has_an_example() {
+    let catalog = Catalog::embedded().unwrap();
+    let bare: Vec<String> = catalog
+        .iter()
+        .flat_map(|(id, facts)| facts.errors.iter().map(move |rule| (id, rule)))
+        .filter(|(_, rule)| rule.examples.is_empty())
+        .map(|(id, rule)| format!("{id}: {}", rule.case))
+        .collect();
+    assert!(bare.is_empty(), "{bare:?}");
+}
+
+#[test]
+fn a_condition_looks_at_each_place_of_a_list_and_at_words_that_are_no_json() {
+    let quotas = |ids: &[&str]| {
+        let violations: Vec<String> = ids.iter().map(|id| format!(r#"{{"quotaId":"{id}"}}"#)).collect();
+        format!(
+            r#"{{"error":{{"status":"RESOURCE_EXHAUSTED","details":[{{"violations":[{}]}}]}}}}"#,
+            violations.join(",")
+        )
+    };
+    let rule: ErrorRule = toml::from_str(
+        "case = \"day\"\nstatus = [429]\naction = \"exhaust\"\nuntil = [\"60s\"]\n\
+         when = [{ field = \"error.details.*.violations.*.quotaId\", contains = \"PerDay\" }]",
+    )
+    .unwrap();
+    let edge: ErrorRule = toml::from_str(
+        "case = \"edge\"\nstatus = [403]\naction = \"failover\"\nwhen = [{ contains = \"error code: 1010\" }]",
+    )
+    .unwrap();
+    let account = Account { errors: vec![rule, edge], ..account("none") };
+    let case = |status, body: &str| {
+        let header = |_: &str| None;
+        let refusal = Refusal {
+            status,
+            header: &header,
+            body: body.as_bytes(),
+            answered_at: NOW,
+            strikes: 0,
+            missing_before: false,
+        };
+        read_refusal(&account, &refusal).case
+    };
+    assert_eq!(case(429, &quotas(&["PerMinute", "PerDay"])), "day");
+    assert_eq!(case(429, &quotas(&["PerMinute"])), "rate_limit");
+    assert_eq!(case(403, "error code: 1010"), "edge");
 }
