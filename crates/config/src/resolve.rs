@@ -400,6 +400,11 @@ impl Resolver<'_> {
         }
         let cost = account.cost_of(model);
         let units = model.units_per_mtok.and_then(units);
+        if cost == CostClass::Free && model.price.is_none() {
+            // A credit in money cannot be counted without a price; on a plan that costs nothing, the provider's own
+            // word that it is spent is all there is.
+            limits.retain(|limit| parts.limits[limit.get()].metric != Metric::Usd);
+        }
         let counts = |metric| limits.iter().any(|limit: &LimitIndex| parts.limits[limit.get()].metric == metric);
         // What costs nothing is billed at nothing; but a credit in money is spent at the list price.
         let prices = if cost == CostClass::Free && !counts(Metric::Usd) {

@@ -12,7 +12,7 @@ use freeway_types::{AccountIndex, DeploymentIndex, FeatureSet, KeyIndex, Now};
 
 use crate::attempt::{Committed, Content, Failure};
 use crate::engine::random;
-use crate::failure::{Obstacle, last_word};
+use crate::failure::{Last, Obstacle, last_word};
 use crate::job::Job;
 use crate::timing::MOST_ATTEMPTS;
 use crate::trace::Trace;
@@ -141,11 +141,12 @@ impl<'a> Course<'a> {
             self.empty_answer.get_or_insert((deployment, answer));
         }
         let until = meaning.pause.map(|pause| self.engine.now().after(pause.length));
+        let last = Last::new(&meaning, status);
         let reason = match until {
-            Some(until) if matches!(status, Some(402 | 429)) => Reason::Paused { until, why: meaning.message.clone() },
+            Some(until) if last.is_quota() => Reason::Paused { until, why: meaning.message.clone() },
             _ => Reason::Failed(format!("{}: {}", meaning.case, meaning.message)),
         };
-        self.obstacles.push(Obstacle { deployment, reason, last: Some((meaning.case.clone(), status)) });
+        self.obstacles.push(Obstacle { deployment, reason, last: Some(last) });
 
         if may_have_worked && self.job.chat.side_effects {
             // It may have been stored already: a second try could store it twice.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use freeway_catalog::Action;
 use freeway_dialect::ClientError;
-use freeway_router::{Bar, Plan, Reason, Verdict};
+use freeway_router::{Bar, Meaning, Plan, Reason, Verdict};
 use freeway_types::{DeploymentIndex, Now};
 
 /// Most targets that are named in a message.
@@ -11,15 +12,48 @@ const MOST_NAMED: usize = 12;
 /// A wait longer than this is not worth repeating the same request for.
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
-/// Failures that the same request will meet again.
-const LASTING: [&str; 5] = ["bad_key", "model_not_found", "model_gone", "payment_required", "model_not_on_plan"];
+/// Failures that the same request will meet again, where only the status tells.
+const LASTING: [&str; 4] = ["model_not_found", "model_gone", "payment_required", "model_not_on_plan"];
 
 /// What stood in the way of one target.
 pub(crate) struct Obstacle {
     pub(crate) deployment: DeploymentIndex,
     pub(crate) reason: Reason,
-    /// The case and the status of an attempt that failed.
-    pub(crate) last: Option<(String, Option<u16>)>,
+    /// The attempt that failed, if there was one.
+    pub(crate) last: Option<Last>,
+}
+
+/// An attempt that failed.
+pub(crate) struct Last {
+    case: String,
+    /// What the provider's own rule said of it, if one did.
+    action: Option<Action>,
+    status: Option<u16>,
+}
+
+impl Last {
+    pub(crate) fn new(meaning: &Meaning, status: Option<u16>) -> Self {
+        Self { case: meaning.case.clone(), action: meaning.action, status }
+    }
+
+    /// Whether it spent a limit or a credit.
+    pub(crate) fn is_quota(&self) -> bool {
+        matches!(self.status, Some(402 | 429)) || self.action == Some(Action::Exhaust)
+    }
+
+    fn is_key(&self) -> bool {
+        self.case == "bad_key" || self.action == Some(Action::DisableKey)
+    }
+
+    fn is_too_long(&self) -> bool {
+        matches!(self.case.as_str(), "context_too_long" | "too_large") || self.action == Some(Action::FailoverLarger)
+    }
+
+    /// Whether the same request will meet it again.
+    fn lasts(&self) -> bool {
+        let gone = matches!(self.action, Some(Action::DisableModel | Action::DisableProvider | Action::Exhaust));
+        gone || self.is_key() || LASTING.contains(&self.case.as_str())
+    }
 }
 
 impl Obstacle {
@@ -39,7 +73,7 @@ impl Obstacle {
     /// Whether it is used-up quota, which comes back at a known time.
     fn is_quota(&self) -> bool {
         match (&self.reason, &self.last) {
-            (Reason::Paused { .. }, Some((_, Some(402 | 429)))) => true,
+            (Reason::Paused { .. }, Some(last)) if last.is_quota() => true,
             (Reason::Paused { why, .. }, None) => ["rate_limit", "quota", "exhausted", "credits", "payment", "limit"]
                 .iter()
                 .any(|word| why.contains(word)),
@@ -50,8 +84,8 @@ impl Obstacle {
     /// Whether an upstream said that it cannot serve just now.
     fn is_passing(&self) -> bool {
         match &self.last {
-            Some((_, Some(status))) => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
-            Some((_, None)) => false,
+            Some(Last { status: Some(status), .. }) => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
+            Some(Last { status: None, .. }) => false,
             None => self.reason.bar() == Bar::Passing,
         }
     }
@@ -89,9 +123,7 @@ pub(crate) fn last_word(model: &str, obstacles: &[(&str, &Obstacle)], now: Now, 
     error.should_retry = match status {
         429 | 503 => error.retry_after.is_some_and(|seconds| seconds <= LONGEST_RETRY.as_secs()),
         504 => true,
-        502 => obstacles
-            .iter()
-            .any(|(_, obstacle)| obstacle.last.as_ref().is_some_and(|(case, _)| !LASTING.contains(&case.as_str()))),
+        502 => obstacles.iter().any(|(_, obstacle)| obstacle.last.as_ref().is_some_and(|last| !last.lasts())),
         _ => false,
     };
     if code == "unsupported_parameter" {
@@ -122,10 +154,7 @@ fn judge(obstacles: &[(&str, &Obstacle)], out_of_time: bool) -> (u16, &'static s
         return if all_off { (404, "model_not_found") } else { (400, "unsupported_parameter") };
     }
     let too_long = |obstacle: &&Obstacle| {
-        obstacle.reason.bar() == Bar::Context
-            || obstacle.last.as_ref().is_some_and(|(case, _)| {
-                matches!(case.as_str(), "context_too_long" | "too_large" | "request_larger_than_tpm")
-            })
+        obstacle.reason.bar() == Bar::Context || obstacle.last.as_ref().is_some_and(Last::is_too_long)
     };
     if open.iter().all(too_long) {
         return (400, "context_length_exceeded");
@@ -138,9 +167,9 @@ fn judge(obstacles: &[(&str, &Obstacle)], out_of_time: bool) -> (u16, &'static s
         return (503, "upstream_unavailable");
     }
     match reachable.iter().rev().find_map(|obstacle| obstacle.last.as_ref()) {
-        Some((case, _)) if case == "silence" => (504, "upstream_timeout"),
-        Some((case, _)) if case.starts_with("connection") => (502, "upstream_connection_failed"),
-        Some((case, _)) if case == "bad_key" => (502, "upstream_refused_key"),
+        Some(last) if last.case == "silence" => (504, "upstream_timeout"),
+        Some(last) if last.case.starts_with("connection") => (502, "upstream_connection_failed"),
+        Some(last) if last.is_key() => (502, "upstream_refused_key"),
         Some(_) => (502, "upstream_invalid_response"),
         None if out_of_time => (504, "upstream_timeout"),
         None => (503, "upstream_unavailable"),

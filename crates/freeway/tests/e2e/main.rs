@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod bytes;
+mod catalogue;
 mod commands;
 mod documents;
 mod drain;

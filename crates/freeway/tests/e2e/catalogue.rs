@@ -1,0 +1,236 @@
+//! Every provider of the catalogue that can be called, played by the simulator from its own file: it answers, its
+//! tightest limit is kept, its refusals are read for what they are, and a wrong key is said to be wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use freeway_catalog::{Action, Limit, Modality, Model, Provider, Status, built_in};
+use freeway_sim::{Sim, SimConfig};
+use freeway_types::Metric;
+
+use crate::faults::Told;
+use crate::gateway::{Gateway, Home};
+use crate::http::{Ask, Reply};
+use crate::last_word::check_error;
+use crate::patience::each;
+
+/// Limits that allow more requests than this are not exhausted here.
+const MOST_REQUESTS: u64 = 800;
+
+/// A provider of the catalogue, its simulator, and the model that is asked for.
+struct Played {
+    id: &'static str,
+    text: &'static str,
+    facts: Provider,
+    model: String,
+    plan: &'static str,
+    sim: Sim,
+}
+
+impl Played {
+    async fn start(id: &'static str, text: &'static str) -> Self {
+        let facts = freeway_catalog::parse(id, text).unwrap();
+        let usable = |model: &&Model| model.off.is_none() && model.modality == Modality::Chat;
+        let free = facts.models.iter().filter(usable).find(|model| model.free != Some(false));
+        let found = free.or_else(|| facts.models.iter().find(usable));
+        let model = found.map_or_else(|| "any-model".to_owned(), |model| model.id.clone());
+        let on_offer = free.is_some() && facts.plans.contains_key("free");
+        let plan = if on_offer || found.is_none() { "free" } else { "paid" };
+        let mut config = SimConfig::new(id, facts.clone());
+        plan.clone_into(&mut config.plan);
+        config.keys = vec![key(id)];
+        Self { id, text, facts, model, plan, sim: Sim::start(config).await.unwrap() }
+    }
+
+    fn target(&self) -> String {
+        format!("{}/{}", self.id, self.model)
+    }
+
+    /// A configuration of this provider alone. `more` stands before it.
+    fn configuration(&self, more: &str) -> String {
+        let Self { id, plan, .. } = self;
+        format!(
+            "{more}\n[providers.{id}]\nkeys = [\"{}\"]\nbase_url = \"{}\"\nplan = \"{plan}\"\ncost = \"free\"\n\
+             [aliases.only]\ntargets = [\"{}\"]\n",
+            key(id),
+            self.sim.base_url(),
+            self.target()
+        )
+    }
+
+    /// The limits that the model is held to on this plan, of known size.
+    fn limits(&self) -> impl Iterator<Item = &Limit> {
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => self.model.starts_with(start),
+            None => *pattern == self.model,
+        };
+        let of_account =
+            self.facts.limits.iter().filter(move |limit| limit.models.is_empty() || limit.models.iter().any(matches));
+        let model = self.facts.models.iter().find(|model| model.id == self.model);
+        let of_model = model.into_iter().flat_map(|model| model.limits.iter().flatten());
+        of_account.chain(of_model).filter(|limit| {
+            limit.amount.is_some() && (limit.plans.is_empty() || limit.plans.iter().any(|plan| plan == self.plan))
+        })
+    }
+
+    /// Requests that its limits of requests allow, if those can be reached here.
+    fn requests(&self) -> Option<u64> {
+        let amounts = self.limits().filter(|limit| limit.metric == Metric::Requests).filter_map(|limit| limit.amount);
+        let amount = amounts.min_by(f64::total_cmp)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "amounts are whole and positive")]
+        let amount = amount as u64;
+        (amount <= MOST_REQUESTS).then_some(amount)
+    }
+
+    /// What to ask so that its tightest limit is reached soon: something small, or for tokens and money something large.
+    fn exhausting(&self) -> Option<Ask> {
+        if self.requests().is_some() {
+            return Some(Ask::chat("only", false));
+        }
+        let large = |limit: &Limit| matches!(limit.metric, Metric::Tokens | Metric::Usd);
+        let context = self.facts.models.iter().find(|model| model.id == self.model).and_then(|model| model.context);
+        let bytes = usize::try_from(context.unwrap_or(32_768).min(40_000) * 2).unwrap();
+        self.limits().any(large).then(|| {
+            let text = "tide ".repeat(bytes / 5);
+            Ask::body(format!(
+                r#"{{"model":"only","max_tokens":50,"messages":[{{"role":"user","content":"{text}"}}]}}"#
+            ))
+        })
+    }
+}
+
+/// A key that looks as fake as it is.
+fn key(id: &str) -> String {
+    format!("sk-test-{id}")
+}
+
+/// The providers of the catalogue that are not off.
+fn callable() -> Vec<(&'static str, &'static str)> {
+    let is_callable = |(id, text): &(&'static str, &'static str)| {
+        freeway_catalog::parse(id, text).unwrap().status.is_none_or(|status| status == Status::Active)
+    };
+    built_in().iter().copied().filter(is_callable).collect()
+}
+
+/// It answers, whole and streamed.
+async fn check_answer((id, text): (&'static str, &'static str)) {
+    let played = Played::start(id, text).await;
+    let gateway = Gateway::start(&opened(&played, "")).await;
+    for stream in [false, true] {
+        let reply = gateway.ask(&Ask::chat("only", stream)).await;
+        assert_eq!(reply.head.status, 200, "{id}: {}", reply.everything());
+        assert_eq!(reply.head.header("x-freeway-provider"), Some(id), "{id}");
+        assert!(!reply.content().is_empty() || !stream, "{id}");
+        // Some allow one request in several seconds.
+        if played.limits().any(|limit| limit.amount == Some(1.0)) {
+            break;
+        }
+    }
+    assert_eq!(played.sim.overruns(), 0, "{id}");
+}
+
+/// The configuration, with providers opened whose terms forbid gateways.
+fn opened(played: &Played, more: &str) -> String {
+    played.configuration(more).replace("cost = \"free\"", "cost = \"free\"\nenabled = true")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_provider_answers() {
+    let all = callable();
+    assert!(all.len() >= 40, "{}", all.len());
+    each(all, check_answer).await;
+}
+
+/// Asks until something is refused; gives the number of answers before, and the refusal.
+async fn exhaust(gateway: &Gateway, ask: &Ask) -> Option<(u64, Reply)> {
+    for served in 0..=MOST_REQUESTS {
+        let reply = gateway.ask(ask).await;
+        if reply.head.status != 200 || reply.head.number("x-freeway-attempts") != Some(1) {
+            return Some((served, reply));
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tightest_limit_of_each_is_kept_and_told() {
+    static EXHAUSTED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    each(callable(), |(id, text)| async move {
+        let played = Played::start(id, text).await;
+        let Some(ask) = played.exhausting() else { return };
+        let gateway = Gateway::start(&opened(&played, "")).await;
+        let Some((served, refused)) = exhaust(&gateway, &ask).await else { return };
+        let told = Told {
+            status: 429,
+            code: "quota_exhausted",
+            should_retry: refused.head.number("retry-after").is_some_and(|seconds| seconds <= 120),
+            retry_after: refused.head.number("retry-after"),
+        };
+        let message = check_error(&refused, told, id);
+        assert!(message.contains(&played.target()), "{id}: {message}");
+        // More than the tightest allows only where its window passed meanwhile.
+        assert!(served >= played.requests().unwrap_or(1), "{id}: only {served}: {message}");
+        assert_eq!(played.sim.overruns(), 0, "{id}: {message}");
+        EXHAUSTED.lock().unwrap().insert(id);
+    })
+    .await;
+    let exhausted = EXHAUSTED.lock().unwrap();
+    assert!(exhausted.len() >= 24, "only {exhausted:?}");
+}
+
+/// A gateway that does not know the limits meets them as refusals, in the provider's own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_refusal_of_each_is_read_for_what_it_is() {
+    static REFUSED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    each(callable(), |(id, text)| async move {
+        let played = Played::start(id, text).await;
+        let Some(ask) = played.exhausting() else { return };
+        let home = Home::new(&opened(&played, "[catalog]\ndir = \"providers\""));
+        std::fs::create_dir(home.path().join("providers")).unwrap();
+        std::fs::write(home.path().join(format!("providers/{id}.toml")), without_limits(played.text)).unwrap();
+        let gateway = home.serve().await;
+        let Some((_, reply)) = exhaust(&gateway, &ask).await else { return };
+        let attempts = gateway.ledger(&reply).await["attempts"].clone();
+        let case = attempts[0]["outcome"].as_str().unwrap_or_default().to_owned();
+        let of_limits = [Action::Cooldown, Action::Exhaust, Action::RetrySame, Action::Failover, Action::DisableModel];
+        let rules = played.facts.errors.iter().filter(|rule| of_limits.contains(&rule.action));
+        let known: BTreeSet<&str> =
+            rules.map(|rule| rule.case.as_str()).chain(["rate_limit", "payment_required"]).collect();
+        assert!(known.contains(case.as_str()), "{id}: read as {case}: {attempts}");
+        assert!(played.sim.overruns() >= 1, "{id}");
+        REFUSED.lock().unwrap().insert(id);
+    })
+    .await;
+    let refused = REFUSED.lock().unwrap();
+    assert!(refused.len() >= 24, "only {refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_said_to_be_wrong_by_each() {
+    each(callable(), |(id, text)| async move {
+        let played = Played::start(id, text).await;
+        let gateway = Gateway::start(&opened(&played, "")).await;
+        played.sim.revoke_key(&key(id));
+        let reply = gateway.ask(&Ask::chat("only", false)).await;
+        let told = Told { status: 502, code: "upstream_refused_key", should_retry: false, retry_after: None };
+        check_error(&reply, told, id);
+        let attempts = gateway.ledger(&reply).await["attempts"].clone();
+        let case = attempts[0]["outcome"].as_str().unwrap().to_owned();
+        let rules = played.facts.errors.iter().filter(|rule| rule.action == Action::DisableKey);
+        let known: BTreeSet<&str> = rules.map(|rule| rule.case.as_str()).chain(["bad_key"]).collect();
+        assert!(known.contains(case.as_str()), "{id}: read as {case}: {attempts}");
+    })
+    .await;
+}
+
+/// A provider file without any of its limits.
+fn without_limits(text: &str) -> String {
+    let mut file: toml::Table = text.parse().unwrap();
+    file.remove("limits");
+    for model in file.get_mut("models").and_then(toml::Value::as_array_mut).into_iter().flatten() {
+        if let Some(model) = model.as_table_mut() {
+            model.remove("limits");
+        }
+    }
+    toml::to_string(&file).unwrap()
+}
