@@ -1,12 +1,13 @@
 //! `freeway sandbox`: simulated providers with the catalogue's limits, and a gateway on them.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use freeway_catalog::Catalog;
+use freeway_catalog::{Modality, Model, Provider};
+use freeway_config::read_catalog;
 use freeway_sim::{Sim, SimConfig};
 use freeway_telemetry::Level;
 use http::Request;
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
     /// Providers to play, by their ids in the catalogue.
     #[arg(long, value_delimiter = ',', default_value = "groq,gemini,openrouter,mistral")]
     providers: Vec<String>,
+    /// A folder with provider files of your own, which go before the built-in ones.
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
     /// Milliseconds until a simulated provider's first byte.
     #[arg(long, default_value_t = 60)]
     first_byte_ms: u64,
@@ -56,28 +60,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), String> {
-    let catalog = Catalog::embedded().map_err(|error| error.to_string())?;
+    let catalog = read_catalog(arguments.dir.as_deref())?;
     let mut sims = Vec::new();
     for id in &arguments.providers {
         let provider = catalog.get(id).cloned().ok_or_else(|| {
             let known: Vec<&str> = catalog.iter().map(|(id, _)| id).collect();
             format!("the catalogue knows no provider `{id}`; there are {}", known.join(", "))
         })?;
-        let mut config = SimConfig::new(id.clone(), provider);
-        config.keys = vec![key(id)];
-        config.seed = arguments.seed;
-        config.first_byte = Duration::from_millis(arguments.first_byte_ms);
-        config.pace = Duration::from_millis(arguments.pace_ms);
-        sims.push((id.clone(), Sim::start(config).await.map_err(|error| error.to_string())?));
+        sims.push(Played::start(id, provider, arguments).await?);
     }
-    let text = configuration(arguments.listen, &sims);
+    let text = configuration(arguments.listen, arguments.dir.as_deref(), &sims);
     let loaded = environment::read("the sandbox's configuration", Some(&text), Path::new("."), client::now())?;
     let introduction = introduction(&loaded, true);
     let gateway = Gateway::start(loaded, Level::Warn).await?;
     let address = gateway.server.address().map_err(|error| error.to_string())?;
 
     if arguments.json {
-        let upstreams: Value = sims.iter().map(|(id, sim)| (id.clone(), json!(sim.address().to_string()))).collect();
+        let upstreams: Value =
+            sims.iter().map(|played| (played.id.clone(), json!(played.sim.address().to_string()))).collect();
         println!("{}", json!({"base_url": format!("http://{address}/v1"), "upstreams": upstreams}));
         return gateway.run(None).await;
     }
@@ -105,26 +105,51 @@ fn key(provider: &str) -> String {
     format!("sk-test-{provider}")
 }
 
+/// A provider that is played.
+struct Played {
+    id: String,
+    /// A model that the alias `smart` leads to: the first chat model of the free plan, else the first of all.
+    model: Option<String>,
+    /// The plan on which that model can be had.
+    plan: &'static str,
+    sim: Sim,
+}
+
+impl Played {
+    async fn start(id: &str, provider: Provider, arguments: &Arguments) -> Result<Self, String> {
+        let usable = |model: &&Model| model.off.is_none() && model.modality == Modality::Chat;
+        let free = provider.models.iter().filter(usable).find(|model| model.free != Some(false));
+        let model = free.or_else(|| provider.models.iter().find(usable)).map(|model| model.id.clone());
+        let plan = if free.is_some() || model.is_none() { "free" } else { "paid" };
+        let mut config = SimConfig::new(id, provider);
+        plan.clone_into(&mut config.plan);
+        config.keys = vec![key(id)];
+        config.seed = arguments.seed;
+        config.first_byte = Duration::from_millis(arguments.first_byte_ms);
+        config.pace = Duration::from_millis(arguments.pace_ms);
+        let sim = Sim::start(config).await.map_err(|error| error.to_string())?;
+        Ok(Self { id: id.to_owned(), model, plan, sim })
+    }
+}
+
 /// A configuration of the ordinary kind, with the simulated addresses in the place of the real ones.
-fn configuration(listen: SocketAddr, sims: &[(String, Sim)]) -> String {
+fn configuration(listen: SocketAddr, dir: Option<&Path>, played: &[Played]) -> String {
     let mut text = format!("[server]\nlisten = \"{listen}\"\n\n[store]\nurl = \"sqlite::memory:\"\n");
-    for (id, sim) in sims {
-        text.push_str(&format!("\n[providers.{id}]\nkeys = [\"{}\"]\nbase_url = \"{}\"\n", key(id), sim.base_url()));
+    if let Some(dir) = dir {
+        text.push_str(&format!("\n[catalog]\ndir = {:?}\n", dir.display().to_string()));
     }
-    let favourites = [
-        ("groq", "openai/gpt-oss-120b"),
-        ("gemini", "gemini-3.1-flash-lite"),
-        ("mistral", "mistral-small-2603"),
-        ("openrouter", "openai/gpt-oss-20b:free"),
-    ];
-    let targets: Vec<String> = favourites
+    for Played { id, plan, sim, .. } in played {
+        text.push_str(&format!(
+            "\n[providers.{id}]\nkeys = [\"{}\"]\nplan = \"{plan}\"\nbase_url = \"{}\"\nenabled = true\n",
+            key(id),
+            sim.base_url()
+        ));
+    }
+    let targets: Vec<String> = played
         .iter()
-        .filter(|(id, _)| sims.iter().any(|(played, _)| played == id))
-        .map(|(id, model)| format!("\"{id}/{model}\""))
+        .map(|played| format!("\"{}/{}\"", played.id, played.model.as_deref().unwrap_or("any-model")))
         .collect();
-    if !targets.is_empty() {
-        text.push_str(&format!("\n[aliases.smart]\ntargets = [{}]\n", targets.join(", ")));
-    }
+    text.push_str(&format!("\n[aliases.smart]\ntargets = [{}]\n", targets.join(", ")));
     text
 }
 
@@ -135,7 +160,7 @@ async fn ask_once(address: SocketAddr) -> Result<String, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     tokio::spawn(connection);
-    let body = json!({"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}).to_string();
+    let body = json!({"model": "smart", "messages": [{"role": "user", "content": "Say hello."}]}).to_string();
     let request = Request::post("/v1/chat/completions")
         .header(HOST, address.to_string())
         .header(CONTENT_TYPE, "application/json")

@@ -223,6 +223,38 @@ async fn a_wrong_key_is_said_to_be_wrong_by_each() {
     .await;
 }
 
+/// The provider of `docs/adding-a-provider.md`: one file, and everything works.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_of_the_document_needs_one_file() {
+    let document = include_str!("../../../../docs/adding-a-provider.md");
+    let file = document.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let played = Played::start("harbour", file).await;
+    let home = Home::new(&played.configuration("[catalog]\ndir = \"my-providers\""));
+    std::fs::create_dir(home.path().join("my-providers")).unwrap();
+    std::fs::write(home.path().join("my-providers/harbour.toml"), file).unwrap();
+    let gateway = home.serve().await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(gateway.ask(&Ask::chat("harbour/tide-1", false)).await.head.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+
+    // A fresh gateway knows nothing of the three: the simulator says no, in the words of the file.
+    std::fs::write(home.path().join("my-providers/harbour.toml"), without_limits(file)).unwrap();
+    let gateway = home.serve().await;
+    let refused = gateway.ask(&Ask::chat("harbour/tide-1", false)).await;
+    assert_eq!(
+        (refused.head.status, refused.head.number("retry-after")),
+        (429, Some(1800)),
+        "{}",
+        refused.everything()
+    );
+    played.sim.revoke_key(&key("harbour"));
+    let gateway = home.serve().await;
+    let refused = gateway.ask(&Ask::chat("harbour/tide-1", false)).await;
+    assert_eq!(refused.json()["error"]["code"], "upstream_refused_key", "{}", refused.everything());
+}
+
 /// A provider file without any of its limits.
 fn without_limits(text: &str) -> String {
     let mut file: toml::Table = text.parse().unwrap();

@@ -57,7 +57,10 @@ async fn check(place: &str, line: &str, home: &Home, gateway: &Gateway, request:
                     word => word,
                 })
                 .collect();
-            let output = home.command(&arguments).await;
+            let output = match arguments.as_slice() {
+                ["providers", ..] => program().args(&arguments).current_dir(home.path()).output().unwrap(),
+                arguments => home.command(arguments).await,
+            };
             assert!(output.status.success(), "{place}: {line}: {}", String::from_utf8_lossy(&output.stderr));
         }
         ["curl", ..] => {
@@ -85,6 +88,10 @@ async fn the_commands_of_the_documents_run() {
     let reply = gateway.ask(&Ask::chat("smart", false)).await;
     let request = reply.head.header("x-freeway-request-id").unwrap();
     until("the ledger knows", async || home.command(&["explain", request]).await.status.success().then_some(())).await;
+    // The folder that docs/adding-a-provider.md makes.
+    let adding = include_str!("../../../../docs/adding-a-provider.md");
+    std::fs::create_dir(home.path().join("my-providers")).unwrap();
+    std::fs::write(home.path().join("my-providers/harbour.toml"), blocks(adding, "toml")[0]).unwrap();
     let mut checked = 0;
     for (place, document) in documents() {
         for line in commands(&document) {
