@@ -164,11 +164,22 @@ pub(crate) fn forbids_gateways(provider: &Provider) -> bool {
     provider.terms.as_ref().and_then(|terms| terms.gateways) == Some(Allowed::No)
 }
 
+/// The day that facts are of, if they are too old to be relied on, or have none.
+pub(crate) fn stale(provider: &Provider, now: Timestamp) -> Option<String> {
+    let Some(as_of) = provider.as_of.map(|date| date.to_string()) else { return Some("an unknown day".to_owned()) };
+    let read = Timestamp::parse(as_of.get(..10).unwrap_or_default()).unwrap_or_default();
+    (days_between(read, now) > STALE_DAYS).then_some(as_of)
+}
+
+fn days_between(earlier: Timestamp, later: Timestamp) -> i64 {
+    (later.as_secs() - earlier.as_secs()) / 86_400
+}
+
 fn card(id: &str, provider: &Provider, now: Timestamp) -> Card {
     let terms = provider.terms.clone().unwrap_or_default();
     let as_of = provider.as_of.map(|date| date.to_string());
     let read = as_of.as_deref().and_then(|date| Timestamp::parse(date.get(..10)?));
-    let age_days = read.map(|read| (now.as_secs() - read.as_secs()) / 86_400);
+    let age_days = read.map(|read| days_between(read, now));
     let off = off(provider);
     let models: Vec<ModelCard> = provider.models.iter().map(model_card).collect();
     Card {
@@ -201,7 +212,7 @@ fn card(id: &str, provider: &Provider, now: Timestamp) -> Card {
         as_of,
         confidence: provider.confidence,
         age_days,
-        stale: age_days.is_none_or(|days| days > STALE_DAYS),
+        stale: stale(provider, now).is_some(),
         off,
     }
 }

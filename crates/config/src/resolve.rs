@@ -82,6 +82,8 @@ pub struct Found {
     pub left_out: Option<String>,
     /// Whether it trains on what it is sent: yes, no or unknown.
     pub trains: freeway_catalog::Trains,
+    /// The day its facts are of, if they are too old to be relied on.
+    pub stale: Option<String>,
 }
 
 /// Reads a configuration. Without a text, the environment's keys are all there is.
@@ -567,6 +569,7 @@ fn found(accounts: &[Resolved], parts: &Parts, now: Timestamp) -> Vec<Found> {
                 plan: account.account.plan.clone(),
                 left_out: account.off.clone().or(nothing),
                 trains: account.data(now).trains,
+                stale: account.account.provider.as_ref().and_then(|_| crate::offer::stale(&account.facts, now)),
             }
         })
         .collect()

@@ -100,7 +100,7 @@ fn document(loaded: &Loaded, compared: Option<&Compared>) -> Value {
         .found
         .iter()
         .map(|found| {
-            json!({"provider": found.account, "models": found.models, "plan": found.plan, "left_out": found.left_out, "trains": found.trains})
+            json!({"provider": found.account, "models": found.models, "plan": found.plan, "left_out": found.left_out, "trains": found.trains, "facts_stale_since": found.stale})
         })
         .collect();
     let mut document = json!({

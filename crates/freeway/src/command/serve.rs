@@ -64,7 +64,8 @@ pub(crate) fn introduction(loaded: &Loaded, from_file: bool) -> String {
     };
     let (used, out): (Vec<_>, Vec<_>) = loaded.found.iter().partition(|found| found.left_out.is_none());
     for found in &used {
-        say(format!("provider  {:<14} {} models, plan {}", found.account, found.models, found.plan));
+        let stale = found.stale.as_ref().map_or(String::new(), |day| format!(" (facts of {day}: stale)"));
+        say(format!("provider  {:<14} {} models, plan {}{stale}", found.account, found.models, found.plan));
     }
     for found in &out {
         say(format!("left out  {:<14} {}", found.account, found.left_out.as_deref().unwrap_or_default()));

@@ -240,3 +240,76 @@ fn a_condition_looks_at_each_place_of_a_list_and_at_words_that_are_no_json() {
     assert_eq!(case(429, &quotas(&["PerMinute"])), "rate_limit");
     assert_eq!(case(403, "error code: 1010"), "edge");
 }
+
+/// The ways in which a status or a code misleads. Each is in the catalogue, with an example, and means what it means.
+#[test]
+fn the_known_traps_are_in_the_catalogue() {
+    use Action::{Cooldown, DisableKey, DisableModel, Exhaust, Failover, FailoverLarger, ReturnClient};
+    let traps: [(&str, u16, &str, Action); 39] = [
+        // 429s that never clear.
+        ("openai", 429, "quota_exhausted", Exhaust),
+        ("moonshot", 429, "quota_exhausted", Exhaust),
+        ("zai", 429, "no_balance_for_model", DisableModel),
+        ("gemini", 429, "model_not_on_free_tier", DisableModel),
+        ("gemini", 429, "prepay_depleted", Exhaust),
+        ("mistral", 429, "model_not_on_plan", DisableModel),
+        ("modelscope", 429, "retired_model", DisableModel),
+        ("xai", 429, "credits_exhausted", Exhaust),
+        // 429s that are nobody's quota.
+        ("cerebras", 429, "capacity_queue", Failover),
+        ("sambanova", 429, "queue_full", Failover),
+        ("cloudflare-workers-ai", 429, "capacity", Failover),
+        ("moonshot", 429, "overloaded", Failover),
+        ("zai", 429, "overloaded", Failover),
+        ("mistral", 429, "service_tier_capacity", Failover),
+        ("openrouter", 429, "upstream_rate_limit", Cooldown),
+        // Bills in other clothes.
+        ("anthropic", 400, "credits_exhausted", Exhaust),
+        ("siliconflow", 403, "credits_exhausted", Exhaust),
+        ("xai", 403, "credits_exhausted", Exhaust),
+        ("dashscope", 403, "free_quota_exhausted", Exhaust),
+        ("dashscope", 400, "arrears", Exhaust),
+        ("opencode-zen", 401, "promo_ended", DisableModel),
+        // Wrong keys in other clothes.
+        ("gemini", 400, "bad_key", DisableKey),
+        ("scaleway", 403, "bad_key", DisableKey),
+        ("xai", 400, "bad_key", DisableKey),
+        // Health and shape in other clothes.
+        ("nvidia-nim", 400, "model_degraded", Failover),
+        ("scaleway", 416, "max_tokens_too_large", Failover),
+        ("scaleway", 422, "model_not_found", DisableModel),
+        ("sambanova", 400, "model_not_found", DisableModel),
+        ("deepseek", 400, "model_unknown", DisableModel),
+        ("fireworks", 404, "model_not_deployed", DisableModel),
+        // Successes that are failures.
+        ("openrouter", 200, "error_inside_200", Failover),
+        ("anthropic", 200, "refusal", ReturnClient),
+        ("kilo", 200, "filter_instead_of_answer", Failover),
+        // A 403 that is a size, and one that is a budget; a 402 that passes.
+        ("together", 403, "context_too_long", FailoverLarger),
+        ("openrouter", 403, "budget_spent", Exhaust),
+        ("openrouter", 402, "in_flight_budget", Cooldown),
+        // One code, two meanings; one code, two remedies.
+        ("sambanova", 429, "rate_limit", Cooldown),
+        ("groq", 429, "rate_limit", Cooldown),
+        ("groq", 413, "request_larger_than_tpm", FailoverLarger),
+    ];
+    let catalog = Catalog::embedded().unwrap();
+    for (id, status, case, action) in traps {
+        let facts = catalog.get(id).unwrap_or_else(|| panic!("no file {id}"));
+        let found = facts.errors.iter().any(|rule| {
+            rule.case == case && rule.action == action && rule.examples.iter().any(|example| example.status == status)
+        });
+        assert!(found, "{id}: no rule {case} with an example of {status} and {action:?}");
+    }
+    let same_code = |id: &str| {
+        let of = |rule: &&ErrorRule| rule.examples.iter().any(|example| example.body.contains("insufficient_quota"));
+        catalog.get(id).unwrap().errors.iter().find(of).unwrap().action
+    };
+    assert_eq!((same_code("openai"), same_code("sambanova")), (Exhaust, Cooldown));
+    // A reset that is worked out from a refill, and a success that says "slow down".
+    let says = |id: &str, wanted| catalog.get(id).unwrap().headers.iter().any(|header| header.says == wanted);
+    assert!(says("nebius", RateHeaderSays::SlowDown) && says("fireworks", RateHeaderSays::SlowDown));
+    let is_bucket = |limit: &freeway_catalog::Limit| limit.reset == Some(freeway_catalog::Reset::Bucket);
+    assert!(catalog.get("groq").unwrap().models.iter().flat_map(|model| model.limits.iter().flatten()).any(is_bucket));
+}
