@@ -75,10 +75,7 @@ pub fn daily(provider: &Provider, metric: Metric) -> Daily {
 fn counters<'a>(provider: &'a Provider, models: &[&'a Model], metric: Metric) -> Vec<Counter<'a>> {
     let mut counters: BTreeMap<String, Counter<'a>> = BTreeMap::new();
     for model in models {
-        let of_account = provider
-            .limits
-            .iter()
-            .filter(|limit| limit.models.is_empty() || limit.models.iter().any(|pattern| matches(pattern, &model.id)));
+        let of_account = provider.limits.iter().filter(|limit| limit.is_for(&model.id));
         let of_account = of_account.map(|limit| (limit, limit.scope == Some(LimitScope::Model)));
         let of_model = model.limits.iter().flatten().map(|limit| (limit, limit.scope != Some(LimitScope::Account)));
         for (limit, per_model) in of_account.chain(of_model) {
@@ -109,13 +106,6 @@ fn rate(limit: &Limit, metric: Metric) -> Option<(f64, bool)> {
     #[expect(clippy::cast_precision_loss, reason = "a window is far below 2^52 seconds")]
     let per_day = limit.amount? * 86_400.0 / seconds as f64;
     Some((per_day, seconds >= 86_400))
-}
-
-fn matches(pattern: &str, model: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => model.starts_with(start),
-        None => pattern == model,
-    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "amounts are positive and below 10^15")]

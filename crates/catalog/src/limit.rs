@@ -55,6 +55,18 @@ pub struct Limit {
     pub src: Vec<String>,
 }
 
+impl Limit {
+    /// Whether it holds for a model, by its `models`.
+    #[must_use]
+    pub fn is_for(&self, model: &str) -> bool {
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => model.starts_with(start),
+            None => pattern == model,
+        };
+        self.models.is_empty() || self.models.iter().any(matches)
+    }
+}
+
 /// How a limit comes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

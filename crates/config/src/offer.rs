@@ -2,8 +2,8 @@
 //! old all that is.
 
 use freeway_catalog::{
-    Allowed, Asked, Catalog, Confidence, Daily, DataPolicy, Dispute, Kind, Limit, Model, Offer, Plan, Provider, Reset,
-    Status, Trains, daily,
+    Allowed, Catalog, Confidence, Daily, DataPolicy, Dispute, Kind, Limit, Model, Offer, Plan, Provider, Reset, Status,
+    Terms, Trains, daily,
 };
 use freeway_policy::{DataFacts, permits};
 use freeway_types::{DataClass, Metric, Timestamp};
@@ -33,26 +33,8 @@ pub struct Card {
     pub base_url: Option<String>,
     /// Where people keep its key.
     pub env: Vec<String>,
-    /// Whether a payment card is asked for.
-    pub card: Option<Asked>,
-    /// Whether a telephone number is.
-    pub phone: Option<Asked>,
-    /// Whether proof of identity is.
-    pub identity: Option<Asked>,
-    /// Whether it works without an account.
-    pub anonymous: Option<bool>,
-    /// Whether it bills unasked past the free amount.
-    pub bills_unasked: Option<bool>,
-    /// Where it can be had.
-    pub regions: Option<String>,
-    /// Whether the free offer may be used in production.
-    pub production: Option<Allowed>,
-    /// Whether it may be used for commercial work.
-    pub commercial: Option<Allowed>,
-    /// Whether requests may come through a gateway.
-    pub gateways: Option<Allowed>,
-    /// The terms in words.
-    pub terms: Option<String>,
+    /// What is asked of who signs up, and what is allowed.
+    pub terms: Terms,
     /// Its plans, by name.
     pub plans: Vec<PlanCard>,
     /// Chat models of the free plan.
@@ -176,7 +158,6 @@ fn days_between(earlier: Timestamp, later: Timestamp) -> i64 {
 }
 
 fn card(id: &str, provider: &Provider, now: Timestamp) -> Card {
-    let terms = provider.terms.clone().unwrap_or_default();
     let as_of = provider.as_of.map(|date| date.to_string());
     let read = as_of.as_deref().and_then(|date| Timestamp::parse(date.get(..10)?));
     let age_days = read.map(|read| days_between(read, now));
@@ -191,16 +172,7 @@ fn card(id: &str, provider: &Provider, now: Timestamp) -> Card {
         signup: provider.signup.clone(),
         base_url: provider.base_url.clone(),
         env: provider.env.clone(),
-        card: terms.card,
-        phone: terms.phone,
-        identity: terms.identity,
-        anonymous: terms.anonymous,
-        bills_unasked: terms.bills_unasked,
-        regions: terms.regions,
-        production: terms.production,
-        commercial: terms.commercial,
-        gateways: terms.gateways,
-        terms: terms.note,
+        terms: provider.terms.clone().unwrap_or_default(),
         plans: provider.plans.iter().map(|(name, plan)| plan_card(name, plan, provider, read, now)).collect(),
         free_models: models.iter().filter(|model| model.free && model.off.is_none()).count(),
         requests: daily(provider, Metric::Requests),

@@ -185,8 +185,6 @@ impl Resolved {
     pub(crate) fn limits_of<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = (String, &'a Limit)> {
         let account = &self.account.id;
         let holds = |limit: &&Limit| limit.plans.is_empty() || limit.plans.contains(&self.account.plan);
-        let for_model =
-            |limit: &&Limit| limit.models.is_empty() || limit.models.iter().any(|pattern| matches(pattern, &model.id));
         let owner = move |limit: &Limit, per_model: bool| match &limit.pool {
             Some(pool) if pool.starts_with('/') => pool.clone(),
             Some(_) => account.clone(),
@@ -198,7 +196,7 @@ impl Resolved {
             .limits
             .iter()
             .filter(holds)
-            .filter(for_model)
+            .filter(|limit| limit.is_for(&model.id))
             .map(move |limit| (owner(limit, limit.scope == Some(LimitScope::Model)), limit));
         let of_model = model
             .limits
@@ -407,11 +405,4 @@ fn is_inside(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host.parse().is_ok_and(|address: std::net::IpAddr| !Reach::Public.allows(address))
-}
-
-fn matches(pattern: &str, model: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => model.starts_with(start),
-        None => pattern == model,
-    }
 }

@@ -51,8 +51,8 @@ pub fn providers_page() -> String {
             card.id,
             word(&card.offer),
             card.free_models,
-            asked(card.card),
-            asked(card.phone),
+            asked(card.terms.card),
+            asked(card.terms.phone),
             free.map_or("-", |plan| trains(plan.trains)),
             free.map_or("-", |plan| plan.strictest_data.as_str()),
             card.as_of.as_deref().unwrap_or("-"),
@@ -77,7 +77,7 @@ fn write_card(page: &mut String, card: &Card) {
     if let Some(signup) = &card.signup {
         line("sign-up", signup);
     }
-    if let Some(terms) = &card.terms {
+    if let Some(terms) = &card.terms.note {
         line("terms", terms);
     }
     if !card.env.is_empty() {

@@ -58,8 +58,8 @@ fn overview(cards: &[Card]) -> String {
                 word(json!(card.offer)),
                 card.free_models.to_string(),
                 in_a_day(card.requests),
-                word(json!(card.card)),
-                word(json!(card.phone)),
+                word(json!(card.terms.card)),
+                word(json!(card.terms.phone)),
                 free.map_or("-".to_owned(), |plan| word(json!(plan.trains))),
                 free.map_or("-".to_owned(), |plan| plan.strictest_data.to_string()),
                 age(card),
@@ -105,16 +105,16 @@ fn details(card: &Card) -> String {
     line("sign-up", card.signup.clone());
     line("address", card.base_url.clone());
     line("key", (!card.env.is_empty()).then(|| card.env.join(", ")));
-    line("card asked for", word_of(word(json!(card.card))));
-    line("phone asked for", word_of(word(json!(card.phone))));
-    line("identity asked for", word_of(word(json!(card.identity))));
-    line("works without account", word_of(word(json!(card.anonymous))));
-    line("bills unasked", word_of(word(json!(card.bills_unasked))));
-    line("regions", card.regions.clone());
-    line("production use", word_of(word(json!(card.production))));
-    line("commercial use", word_of(word(json!(card.commercial))));
-    line("through a gateway", word_of(word(json!(card.gateways))));
-    line("terms", card.terms.clone());
+    line("card asked for", word_of(word(json!(card.terms.card))));
+    line("phone asked for", word_of(word(json!(card.terms.phone))));
+    line("identity asked for", word_of(word(json!(card.terms.identity))));
+    line("works without account", word_of(word(json!(card.terms.anonymous))));
+    line("bills unasked", word_of(word(json!(card.terms.bills_unasked))));
+    line("regions", card.terms.regions.clone());
+    line("production use", word_of(word(json!(card.terms.production))));
+    line("commercial use", word_of(word(json!(card.terms.commercial))));
+    line("through a gateway", word_of(word(json!(card.terms.gateways))));
+    line("terms", card.terms.note.clone());
     line("requests a day", Some(in_a_day(card.requests)));
     line("tokens a day", Some(in_a_day(card.tokens)));
     for plan in &card.plans {

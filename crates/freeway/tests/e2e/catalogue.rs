@@ -60,12 +60,7 @@ impl Played {
 
     /// The limits that the model is held to on this plan, of known size.
     fn limits(&self) -> impl Iterator<Item = &Limit> {
-        let matches = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => self.model.starts_with(start),
-            None => *pattern == self.model,
-        };
-        let of_account =
-            self.facts.limits.iter().filter(move |limit| limit.models.is_empty() || limit.models.iter().any(matches));
+        let of_account = self.facts.limits.iter().filter(|limit| limit.is_for(&self.model));
         let model = self.facts.models.iter().find(|model| model.id == self.model);
         let of_model = model.into_iter().flat_map(|model| model.limits.iter().flatten());
         of_account.chain(of_model).filter(|limit| {
