@@ -12,7 +12,7 @@ use crate::faults::Told;
 use crate::gateway::{Gateway, Home};
 use crate::http::{Ask, Reply};
 use crate::last_word::check_error;
-use crate::patience::each;
+use crate::patience::{each, until};
 
 /// Limits that allow more requests than this are not exhausted here.
 const MOST_REQUESTS: u64 = 800;
@@ -171,6 +171,31 @@ async fn the_tightest_limit_of_each_is_kept_and_told() {
     .await;
     let exhausted = EXHAUSTED.lock().unwrap();
     assert!(exhausted.len() >= 24, "only {exhausted:?}");
+}
+
+/// Where places are all that is limited, who comes when they are taken is told so, and nothing is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_places_of_each_are_kept() {
+    static KEPT: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    each(callable(), |(id, text)| async move {
+        let played = Played::start(id, text).await;
+        if !played.limits().any(|limit| limit.metric == Metric::Concurrency && limit.amount == Some(1.0)) {
+            return;
+        }
+        played.sim.set_faults(vec![serde_json::from_str(r#"{"fault":"silence"}"#).unwrap()]);
+        let gateway = Gateway::start(&opened(&played, "")).await;
+        let waiting = gateway.send(&Ask::chat("only", false)).await;
+        until("the place is taken", async || (played.sim.log().len() == 1).then_some(())).await;
+        let refused = gateway.ask(&Ask::chat("only", false)).await;
+        let told = Told { status: 429, code: "quota_exhausted", should_retry: true, retry_after: Some(1) };
+        check_error(&refused, told, id);
+        assert_eq!((played.sim.log().len(), played.sim.overruns()), (1, 0), "{id}");
+        drop(waiting);
+        KEPT.lock().unwrap().insert(id);
+    })
+    .await;
+    let kept = KEPT.lock().unwrap();
+    assert!(kept.len() >= 3, "only {kept:?}");
 }
 
 /// A gateway that does not know the limits meets them as refusals, in the provider's own words.
