@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::resolve::{Loaded, Settings, StoreUrl};
 
 /// Settings that a gateway reads when it starts and never again.
-pub(crate) const FIXED_AT_START: [&str; 2] = ["server.listen", "store.url"];
+pub(crate) const FIXED_AT_START: [&str; 3] = ["server.listen", "server.threads", "store.url"];
 /// Why a thing cannot be used: its being there or not is a change of its own kind.
 pub(crate) const OFF: &str = "off";
 /// An alias's list, in which the order matters.
@@ -155,6 +155,7 @@ fn settings_of(settings: &Settings) -> Vec<(String, Value)> {
     vec![
         ("server.listen".to_owned(), json!(settings.listen.to_string())),
         ("server.drain_seconds".to_owned(), json!(settings.drain.as_secs())),
+        ("server.threads".to_owned(), json!(settings.threads)),
         ("store.url".to_owned(), json!(store)),
         ("store.retention_days".to_owned(), json!(settings.retention.as_secs() / 86_400)),
     ]

@@ -54,6 +54,9 @@ pub struct Server {
     /// Seconds for which requests under way may go on once the gateway is told to stop; 30 unless it says otherwise.
     /// What outlasts them ends in an error that can be tried again.
     pub drain_seconds: Option<u32>,
+    /// Threads that serve requests; half as many as there are cores, and at least one, unless it says otherwise.
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: Option<u16>,
 }
 
 /// Where the ledger is kept.

@@ -49,6 +49,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How long requests under way may go on once the gateway stops.
     pub drain: Duration,
+    /// Threads that serve requests; `None`: by the number of cores.
+    pub threads: Option<u16>,
 }
 
 /// A client's key.
@@ -292,7 +294,8 @@ impl Resolver<'_> {
         let days = raw.store.retention_days.unwrap_or(90);
         let retention = Duration::from_secs(u64::from(days) * 86_400);
         let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
-        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain })
+        let threads = raw.server.threads;
+        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, threads })
     }
 
     fn store(&mut self, url: &str) -> Option<StoreUrl> {

@@ -11,11 +11,11 @@ use freeway_dialect::sse::Decoder;
 use freeway_quota::ReservationId;
 use freeway_router::{Candidate, Domain, Meaning, Refusal, Remedy, read_refusal};
 use freeway_types::{DeploymentIndex, KeyIndex};
+use freeway_upstream::AnswerBody;
 use freeway_upstream::{ConnectError, Exchange, SendError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use crate::job::Job;
 use crate::relay::Relay;
@@ -129,7 +129,7 @@ async fn whole(
     trace: &mut Trace,
     engine: &crate::Engine,
     candidate: &Candidate,
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     kind: &str,
     streamed: bool,
 ) -> Result<Bytes, Failure> {
@@ -160,7 +160,7 @@ async fn whole(
 async fn open_stream(
     trace: &mut Trace,
     candidate: &Candidate,
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     strip_usage: bool,
     choices: u64,
 ) -> Result<Relay, Failure> {
@@ -235,7 +235,7 @@ async fn open_stream(
 }
 
 /// The next bytes of a body that is taken away at its proper end: it must not be asked again.
-async fn next_frame(incoming: &mut Option<Incoming>) -> Result<Option<Bytes>, String> {
+async fn next_frame(incoming: &mut Option<AnswerBody>) -> Result<Option<Bytes>, String> {
     let Some(body) = incoming else { return Ok(None) };
     let next = frame(body).await?;
     if next.is_none() {
@@ -245,7 +245,7 @@ async fn next_frame(incoming: &mut Option<Incoming>) -> Result<Option<Bytes>, St
 }
 
 /// The next bytes of a body; `None` at its proper end.
-async fn frame(incoming: &mut Incoming) -> Result<Option<Bytes>, String> {
+async fn frame(incoming: &mut AnswerBody) -> Result<Option<Bytes>, String> {
     loop {
         let next = std::future::poll_fn(|context| match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(next) => Poll::Ready(next),
@@ -263,7 +263,7 @@ async fn frame(incoming: &mut Incoming) -> Result<Option<Bytes>, String> {
     }
 }
 
-async fn collect(mut incoming: Incoming, most: usize) -> Result<Bytes, String> {
+async fn collect(mut incoming: AnswerBody, most: usize) -> Result<Bytes, String> {
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     while let Some(bytes) = frame(&mut incoming).await? {
@@ -282,7 +282,7 @@ async fn collect(mut incoming: Incoming, most: usize) -> Result<Bytes, String> {
 }
 
 /// Reads a refusal and what it means.
-async fn refused(engine: &crate::Engine, deployment: DeploymentIndex, response: Response<Incoming>) -> Failure {
+async fn refused(engine: &crate::Engine, deployment: DeploymentIndex, response: Response<AnswerBody>) -> Failure {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let body = tokio::time::timeout(REFUSAL_LIMIT, collect(response.into_body(), MOST_REFUSAL_BYTES)).await;

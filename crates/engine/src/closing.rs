@@ -47,16 +47,23 @@ impl Engine {
         self.closing().0.send_replace(true);
     }
 
-    /// Does a part of a request that may take long.
+    /// Does a part of a request that may take long. The work is pinned by the caller, so that it is not moved about.
     ///
     /// # Errors
     /// Those of the work itself, and `server_shutting_down` where [`Self::close`] comes before its end: the work is
     /// then dropped.
-    pub async fn unless_closed<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    pub async fn unless_closed<T, W>(&self, work: Pin<&mut W>) -> Result<T, ClientError>
+    where
+        W: Future<Output = Result<T, ClientError>>,
+    {
+        let mut closing = self.closing().0.subscribe();
+        if *closing.borrow() {
+            return Err(shutting_down());
+        }
         tokio::select! {
             biased;
-            () = self.closing().closed() => Err(shutting_down()),
             result = work => result,
+            _ = closing.wait_for(|closed| *closed) => Err(shutting_down()),
         }
     }
 }

@@ -10,7 +10,7 @@ use freeway_store::StoreError;
 use crate::attempt::{Committed, Content, Failure, attempt};
 use crate::course::Course;
 use crate::engine::{Answer, Reply};
-use crate::explain::candidates_json;
+use crate::explain::write_candidates;
 use crate::job::{Job, make_plan};
 use crate::relay::StreamBody;
 use crate::timing::{first_content, share};
@@ -28,7 +28,7 @@ pub(crate) struct Driven {
 pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
     let tier = trace.engine.snapshot.rules.tiers[job.admission.tier].name.clone();
     let engine = Arc::clone(&trace.engine);
-    let result = engine.unless_closed(run(&mut trace, &job)).await;
+    let result = engine.unless_closed(std::pin::pin!(run(&mut trace, &job))).await;
     let attempts = trace.attempts();
     match &result {
         Ok(committed) => {
@@ -48,7 +48,7 @@ pub(crate) async fn drive(mut trace: Trace, job: Job) -> Driven {
 async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
     let engine = Arc::clone(&trace.engine);
     let plan = make_plan(&engine, &job.chat, &job.admission)?;
-    let candidates = candidates_json(&engine, &plan);
+    let candidates = write_candidates(&engine, &plan);
     trace.note(|record| record.candidates = candidates);
     let mut course = Course::new(&engine, job, plan);
 

@@ -57,38 +57,55 @@ pub struct DeploymentReport {
     pub unusable: Option<String>,
 }
 
-/// The candidates of a plan, as JSON text. Every request pays for it, so it is written by hand.
-pub(crate) fn candidates_json(engine: &Engine, plan: &Plan) -> String {
+/// The candidates of a plan as the ledger keeps them: a line for each, with its target, and either its rank and what
+/// was left of its scarcest limit in permille, or nothing, the reason's code and the reason. Every request pays for
+/// it, in time and in space.
+pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
     let mut ranks = vec![0; plan.candidates.len()];
     for (rank, position) in plan.order.iter().enumerate() {
         ranks[*position] = rank + 1;
     }
-    let mut text = String::with_capacity(96 * plan.candidates.len() + 2);
+    let mut text = String::with_capacity(48 * plan.candidates.len());
     for (candidate, rank) in plan.candidates.iter().zip(ranks) {
-        text.push(if text.is_empty() { '[' } else { ',' });
-        text.push_str(r#"{"target":"#);
-        push_quoted(&mut text, &engine.snapshot.deployment(candidate.deployment).name);
+        push_word(&mut text, &engine.snapshot.deployment(candidate.deployment).name);
+        text.push('\t');
         match &candidate.verdict {
             Verdict::Kept { headroom } => {
-                let permille = permille(*headroom);
-                text.push_str(r#","kept":true,"rank":"#);
                 push_number(&mut text, rank);
-                text.push_str(r#","headroom_percent":"#);
-                push_number(&mut text, permille / 10);
-                text.push('.');
-                push_number(&mut text, permille % 10);
+                text.push('\t');
+                push_number(&mut text, permille(*headroom));
             }
             Verdict::Dropped(reason) => {
-                text.push_str(r#","kept":false,"reason":"#);
-                push_quoted(&mut text, reason.code());
-                text.push_str(r#","why":"#);
-                push_quoted(&mut text, &reason.to_string());
+                text.push('\t');
+                text.push_str(reason.code());
+                text.push('\t');
+                push_word(&mut text, &reason.to_string());
             }
         }
-        text.push('}');
+        text.push('\n');
     }
-    text.push_str(if text.is_empty() { "[]" } else { "]" });
     text
+}
+
+/// Candidates for people, from how the ledger keeps them: now in lines, and as JSON before.
+#[must_use]
+pub fn read_candidates(text: &str) -> Value {
+    if text.starts_with('[') {
+        return serde_json::from_str(text).unwrap_or_default();
+    }
+    let read = |line: &str| {
+        let mut words = line.splitn(4, '\t');
+        let (target, rank) = (words.next()?, words.next()?);
+        let (third, fourth) = (words.next()?, words.next());
+        Some(match rank.parse::<usize>() {
+            Ok(rank) => {
+                let headroom = third.parse::<f64>().ok()? / 10.0;
+                json!({"target": target, "kept": true, "rank": rank, "headroom_percent": headroom})
+            }
+            Err(_) => json!({"target": target, "kept": false, "reason": third, "why": fourth}),
+        })
+    };
+    text.lines().map(|line| read(line).unwrap_or_else(|| json!({"unreadable": line}))).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 1")]
@@ -103,14 +120,12 @@ fn push_number(text: &mut String, number: usize) {
     text.push(char::from(b"0123456789"[number % 10]));
 }
 
-/// Text as JSON writes it.
-fn push_quoted(text: &mut String, value: &str) {
-    if value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\') {
-        text.push('"');
-        text.push_str(value);
-        text.push('"');
+/// Text without what ends a word or a line.
+fn push_word(text: &mut String, word: &str) {
+    if word.bytes().any(|byte| byte < b' ') {
+        text.extend(word.chars().map(|letter| if letter < ' ' { ' ' } else { letter }));
     } else {
-        text.push_str(&Value::from(value).to_string());
+        text.push_str(word);
     }
 }
 
@@ -133,7 +148,7 @@ impl Engine {
             "features": chat.features.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
             "expected_input_tokens": expected.map(|demand| demand.input.expected),
             "expected_output_tokens": expected.map(|demand| demand.output.expected),
-            "candidates": serde_json::from_str::<Value>(&candidates_json(self, &plan)).unwrap_or_default(),
+            "candidates": read_candidates(&write_candidates(self, &plan)),
         }))
     }
 
@@ -203,5 +218,25 @@ impl Engine {
             }
         });
         reports.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_read_as_they_were_written_and_as_they_were_before() {
+        let expected = json!([
+            {"target": "lab/small", "kept": true, "rank": 1, "headroom_percent": 99.5},
+            {"target": "lab/large", "kept": false, "reason": "quota", "why": "nothing left of lab/large requests"},
+        ]);
+        let lines = "lab/small\t1\t995\nlab/large\t\tquota\tnothing left of lab/large requests\n";
+        assert_eq!(read_candidates(lines), expected);
+        assert_eq!(read_candidates(&expected.to_string()), expected);
+        assert_eq!(read_candidates(""), json!([]));
+        let mut word = String::new();
+        push_word(&mut word, "two\tlines\nin one");
+        assert_eq!(word, "two lines in one");
     }
 }

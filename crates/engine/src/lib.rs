@@ -25,6 +25,6 @@ mod trace;
 
 pub use clock::Clock;
 pub use engine::{Answer, Ask, Engine, Reply, Setup};
-pub use explain::{DeploymentReport, LimitReport, PauseReport};
+pub use explain::{DeploymentReport, LimitReport, PauseReport, read_candidates};
 pub use relay::StreamBody;
 pub use scrub::Scrubber;

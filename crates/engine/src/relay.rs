@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,8 +17,8 @@ use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::{END_MARKER, read_chunk, render_stream_error};
 use freeway_dialect::sse::{self, Decoder, Event};
 use freeway_telemetry::Event as Told;
+use freeway_upstream::AnswerBody;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::closing::{Closed, shutting_down};
@@ -73,7 +73,7 @@ pub(crate) struct Terms {
 
 /// The upstream's side of a relay.
 pub(crate) struct Relay {
-    incoming: Option<Incoming>,
+    incoming: Option<AnswerBody>,
     decoder: Decoder,
     /// Bytes that were held until the commit point.
     held: Bytes,
@@ -204,7 +204,7 @@ fn broken(cause: &str) -> ClientError {
 }
 
 impl Relay {
-    pub(crate) fn new(incoming: Option<Incoming>, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
+    pub(crate) fn new(incoming: Option<AnswerBody>, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
         let now = Instant::now();
         let alarm = Box::pin(tokio::time::sleep(terms.gap.min(KEEP_ALIVE)));
         Self { incoming, decoder, held, terms, heard: now, said: now, alarm }
@@ -369,6 +369,13 @@ impl Relay {
         let Some(mut incoming) = self.incoming.take() else { return };
         if incoming.is_end_stream() {
             return;
+        }
+        // Mostly the end is here already.
+        let mut look = Context::from_waker(Waker::noop());
+        while let Poll::Ready(piece) = Pin::new(&mut incoming).poll_frame(&mut look) {
+            if !matches!(piece, Some(Ok(_))) {
+                return;
+            }
         }
         tokio::spawn(async move {
             let rest = std::future::poll_fn(|context| {

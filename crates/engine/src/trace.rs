@@ -75,7 +75,7 @@ impl Trace {
             outcome: String::new(),
             error: None,
             served_by: None,
-            candidates: String::from("[]"),
+            candidates: String::new(),
             attempts: Vec::new(),
         };
         Self { engine, id: ask.id, received: ask.received, record: Some(Box::new(record)), flight: None }

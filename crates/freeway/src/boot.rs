@@ -165,6 +165,12 @@ impl Signals {
 }
 
 /// The runtime that the gateway runs on.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
+///
+/// By default it has half as many threads as there are cores: requests wait for providers, not for us, and one thread
+/// that is busy costs less than two that wake each other (`bench/README.md`).
+pub(crate) fn runtime(threads: Option<u16>) -> Result<tokio::runtime::Runtime, String> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads.map_or((cores / 2).max(1), usize::from);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_all().build().map_err(|error| error.to_string())
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -304,14 +305,14 @@ async fn dispatch(
     let document = match route.target {
         Target::ChatCompletions => {
             let (head, body) = request.into_parts();
-            return match engine.unless_closed(read_json(&head.headers, body)).await {
+            return match engine.unless_closed(pin!(read_json(&head.headers, body))).await {
                 Ok(body) => openai::chat(engine, id, received, &head.headers, body, caller, name).await,
                 Err(error) => closing(respond::error(&error)),
             };
         }
         Target::Explain => {
             let (head, body) = request.into_parts();
-            match engine.unless_closed(read_json(&head.headers, body)).await {
+            match engine.unless_closed(pin!(read_json(&head.headers, body))).await {
                 Ok(body) => operator::explain(&engine, &head.headers, &body),
                 Err(error) => return closing(respond::error(&error)),
             }

@@ -99,7 +99,7 @@ pub(crate) async fn request(engine: Arc<Engine>, id: &str, caller: Caller, name:
     let found = blocking(move || engine.store().request(id)).await?;
     let found = found.filter(|request| caller == Caller::Operator || request.caller == name).ok_or_else(unknown)?;
     let mut row = summary(&found);
-    row["candidates"] = serde_json::from_str(&found.candidates).unwrap_or(Value::Null);
+    row["candidates"] = freeway_engine::read_candidates(&found.candidates);
     row["attempts"] = found
         .attempts
         .iter()

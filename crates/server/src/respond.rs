@@ -59,13 +59,20 @@ pub(crate) fn other_method(methods: &str) -> Answer {
 
 /// Names the request.
 pub(crate) fn name(answer: &mut Answer, id: RequestId) {
-    let id = id.to_string();
-    set(answer, REQUEST_ID, &id);
-    set(answer, FREEWAY_REQUEST_ID, &id);
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        answer.headers_mut().insert(REQUEST_ID, id.clone());
+        answer.headers_mut().insert(FREEWAY_REQUEST_ID, id);
+    }
 }
 
 /// Sets a header; text that cannot stand in one (a model's id may hold anything) is percent-encoded where needed.
 pub(crate) fn set(answer: &mut Answer, header: HeaderName, text: &str) {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            answer.headers_mut().insert(header, value);
+        }
+        return;
+    }
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter.is_ascii_graphic() || letter == ' ' {

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use freeway_quota::Demand;
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// One client request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,7 +37,7 @@ pub struct RequestRecord {
     pub error: Option<String>,
     /// `account/model` that served it.
     pub served_by: Option<String>,
-    /// Candidates with their verdicts, as JSON.
+    /// Candidates with their verdicts, in the words of who wrote them.
     #[serde(skip)]
     pub candidates: String,
     /// Everything that was tried, in order.
@@ -80,7 +81,10 @@ pub struct AttemptRecord {
 }
 
 /// An attempt that is about to be sent: what is known of it should the process end before it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// Written as a list of its fields, in their order: it is written for every attempt and almost never read. Names are
+/// understood too, as earlier versions wrote them.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Dispatch<'a> {
     /// Of which request.
     pub request: RequestId,
@@ -110,6 +114,29 @@ pub struct Dispatch<'a> {
     pub held: Demand,
     /// Whether its price is known.
     pub priced: bool,
+}
+
+impl Serialize for Dispatch<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Demand { input, output, picos, units } = self.held;
+        let held = [input, output, picos, units].map(|bound| (bound.expected, bound.most));
+        let mut list = serializer.serialize_seq(Some(14))?;
+        list.serialize_element(&self.request)?;
+        list.serialize_element(&self.ordinal)?;
+        list.serialize_element(&self.received_at)?;
+        list.serialize_element(&self.caller)?;
+        list.serialize_element(&self.asked)?;
+        list.serialize_element(&self.tier)?;
+        list.serialize_element(&self.data)?;
+        list.serialize_element(&self.stream)?;
+        list.serialize_element(&self.account)?;
+        list.serialize_element(&self.model)?;
+        list.serialize_element(&self.key)?;
+        list.serialize_element(&self.sent_at)?;
+        list.serialize_element(&held)?;
+        list.serialize_element(&self.priced)?;
+        list.end()
+    }
 }
 
 /// Which requests to list.
@@ -219,7 +246,7 @@ impl Dispatch<'_> {
             outcome: INTERRUPTED.to_owned(),
             error: None,
             served_by: None,
-            candidates: String::from("[]"),
+            candidates: String::new(),
             attempts: vec![attempt],
         }
     }
@@ -241,6 +268,28 @@ impl RequestRecord {
     }
 }
 
-fn as_text<T: ToString, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_is_read_as_it_is_written_and_as_it_was_written_before() {
+        let dispatch = crate::conformance::dispatch(1, Timestamp::from_secs(10));
+        let line = serde_json::to_string(&dispatch).unwrap();
+        assert!(line.starts_with("[\"req_"), "{line}");
+        assert_eq!(serde_json::from_str::<Dispatch<'_>>(&line).unwrap(), dispatch);
+        let named = format!(
+            r#"{{"request":"{}","ordinal":0,"received_at":{at},"caller":"ci","asked":"smart","tier":"standard",
+            "data":"public","stream":true,"account":"lab","model":"small","key":0,"sent_at":{at},"held":{},
+            "priced":true}}"#,
+            dispatch.request,
+            serde_json::to_string(&dispatch.held).unwrap(),
+            at = serde_json::to_string(&dispatch.sent_at).unwrap(),
+        );
+        assert_eq!(serde_json::from_str::<Dispatch<'_>>(&named).unwrap(), dispatch);
+    }
 }

@@ -1,10 +1,15 @@
-//! A request body that says when it has been taken off our hands.
+//! Bodies: a request's, which says when it has been taken off our hands, and an answer's.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::leg::Leg;
+use crate::pool::Pool;
 
 /// Pieces in which a large body is handed over, so that the last one leaves only when most of it is written.
 const PIECE: usize = 64 * 1024;
@@ -45,5 +50,61 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// The body of an answer, which moves its connection while it is read, and gives it back at its end. Dropped before,
+/// it closes the connection.
+pub struct AnswerBody {
+    incoming: Incoming,
+    /// `None` once the body is at its end.
+    leg: Option<Leg>,
+    pool: Arc<Pool>,
+}
+
+impl AnswerBody {
+    pub(crate) fn new(incoming: Incoming, leg: Leg, pool: Arc<Pool>) -> Self {
+        let mut body = Self { incoming, leg: Some(leg), pool };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    fn give_back(&mut self) {
+        if let Some(mut leg) = self.leg.take()
+            && leg.is_open()
+        {
+            self.pool.keep(leg);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { incoming, leg, .. } = &mut *self;
+        let Some(moving) = leg else { return Poll::Ready(None) };
+        let polled = moving.poll(context, |context| Pin::new(&mut *incoming).poll_frame(context));
+        match &polled {
+            Poll::Ready(None) => self.give_back(),
+            Poll::Ready(Some(Err(_))) => self.leg = None,
+            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.give_back(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.leg.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

@@ -1,25 +1,20 @@
 //! One upstream's client: its origin, its keys, its pool of idle connections.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use freeway_types::{KeyIndex, Secret};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as Pool;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::body::Outgoing;
+use crate::body::{AnswerBody, Outgoing};
 use crate::connect::{ConnectError, Connector, Resolver};
 use crate::egress::Reach;
+use crate::leg::{Leg, Unanswered};
 use crate::origin::{Auth, Origin};
+use crate::pool::Pool;
 
-/// Connections unused for this long are closed by us, before most servers do.
-const IDLE_LIMIT: Duration = Duration::from_secs(4);
 const AGENT: &str = concat!("freeway/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests to one origin.
@@ -30,9 +25,10 @@ pub struct Client {
     credentials: Vec<Option<(HeaderName, HeaderValue)>>,
     /// What goes with every request.
     headers: HeaderMap,
-    /// The addresses that were asked for so far.
-    addresses: Mutex<BTreeMap<&'static str, Uri>>,
-    pool: Pool<Connector, Outgoing>,
+    /// The paths that were asked for so far, below the interface's own.
+    paths: Mutex<BTreeMap<&'static str, Uri>>,
+    connector: Connector,
+    pool: Arc<Pool>,
 }
 
 /// One request to send.
@@ -73,14 +69,11 @@ impl Client {
     ) -> Self {
         let origin = Arc::new(origin);
         let connector = Connector { origin: Arc::clone(&origin), reach, resolver };
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_LIMIT)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .http1_max_buf_size(256 * 1024)
-            .build(connector);
         let credentials = keys.iter().map(|key| credential(auth, key)).collect();
+        // A host that cannot stand in a header has no address either: the request fails where that is found.
+        let host = HeaderValue::try_from(origin.host_header()).unwrap_or_else(|_| HeaderValue::from_static(""));
         let fixed = [
+            (HOST, host),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             (USER_AGENT, HeaderValue::from_static(AGENT)),
@@ -89,7 +82,8 @@ impl Client {
         for (name, value) in fixed.into_iter().chain(headers.iter().cloned()) {
             all.insert(name, value);
         }
-        Self { origin, keys, credentials, headers: all, addresses: Mutex::default(), pool }
+        let pool = Arc::default();
+        Self { origin, keys, credentials, headers: all, paths: Mutex::default(), connector, pool }
     }
 
     /// Where it sends to, for messages.
@@ -108,24 +102,34 @@ impl Client {
     ///
     /// # Errors
     /// When there is no connection, or it breaks before an answer begins.
-    pub async fn send(&self, exchange: Exchange) -> Result<Response<Incoming>, SendError> {
-        let request = self.request(exchange)?;
-        self.pool.request(request).await.map_err(|error| {
-            let mut source = error.source();
-            while let Some(cause) = source {
-                if let Some(connect) = cause.downcast_ref::<ConnectError>() {
-                    return SendError::Connect(connect.clone());
+    pub async fn send(&self, exchange: Exchange) -> Result<Response<AnswerBody>, SendError> {
+        let mut request = self.request(exchange)?;
+        loop {
+            let idle = self.pool.take();
+            let is_fresh = idle.is_none();
+            let mut leg = match idle {
+                Some(leg) => leg,
+                None => {
+                    let socket = self.connector.connect().await?;
+                    Leg::new(socket).await.map_err(|error| SendError::Broken(last_cause(&error)))?
                 }
-                source = cause.source();
+            };
+            match leg.send(request).await {
+                Ok(answer) => {
+                    return Ok(answer.map(|incoming| AnswerBody::new(incoming, leg, Arc::clone(&self.pool))));
+                }
+                // The other side closed an idle connection at this moment, and nothing was written: that is no
+                // attempt yet.
+                Err(Unanswered { unsent: Some(unsent), .. }) if !is_fresh => request = unsent,
+                Err(Unanswered { error, .. }) => return Err(SendError::Broken(last_cause(&error))),
             }
-            SendError::Broken(last_cause(&error))
-        })
+        }
     }
 
     fn request(&self, exchange: Exchange) -> Result<Request<Outgoing>, SendError> {
         let mut request = Request::new(Outgoing::new(exchange.body, exchange.on_written));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.address(exchange.path)?;
+        *request.uri_mut() = self.path(exchange.path)?;
         let mut headers = self.headers.clone();
         headers.insert(
             ACCEPT,
@@ -140,16 +144,16 @@ impl Client {
         Ok(request)
     }
 
-    /// The whole address of a path. There are few paths, and an address is not made twice.
-    fn address(&self, path: &'static str) -> Result<Uri, SendError> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = addresses.get(path) {
+    /// A path on the origin. There are few, and none is made twice.
+    fn path(&self, path: &'static str) -> Result<Uri, SendError> {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = paths.get(path) {
             return Ok(known.clone());
         }
-        let address = format!("{}{}{path}", self.origin.authority(), self.origin.base_path);
-        let address: Uri = address.parse().map_err(|error| SendError::Broken(format!("{address}: {error}")))?;
-        addresses.insert(path, address.clone());
-        Ok(address)
+        let whole = format!("{}{path}", self.origin.base_path);
+        let uri: Uri = whole.parse().map_err(|error| SendError::Broken(format!("{whole}: {error}")))?;
+        paths.insert(path, uri.clone());
+        Ok(uri)
     }
 }
 
@@ -172,3 +176,6 @@ fn last_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests;

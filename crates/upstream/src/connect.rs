@@ -1,6 +1,5 @@
 //! Connections: name lookup, the check of the address, TCP, TLS. Each within a time of its own.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -9,9 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -110,7 +107,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    async fn connect(self) -> Result<Socket, ConnectError> {
+    /// A connection to the origin, ready for its first request.
+    ///
+    /// # Errors
+    /// When there is none within the limits of its steps.
+    pub(crate) async fn connect(&self) -> Result<Socket, ConnectError> {
         let Origin { host, port, tls, .. } = &*self.origin;
         let place = format!("{host}:{port}");
         let stream = timeout(CONNECT_LIMIT + LOOKUP_LIMIT, self.tcp(&place, *port))
@@ -152,31 +153,10 @@ impl Connector {
     }
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = Socket;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Socket, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The address asked for is not looked at: there is only one origin to connect to.
-    fn call(&mut self, _: Uri) -> Self::Future {
-        Box::pin(self.clone().connect())
-    }
-}
-
 /// A connection, encrypted or not.
 pub(crate) enum Socket {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-}
-
-impl Connection for Socket {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
 }
 
 impl Read for Socket {

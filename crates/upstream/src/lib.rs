@@ -12,8 +12,11 @@ mod body;
 mod client;
 mod connect;
 mod egress;
+mod leg;
 mod origin;
+mod pool;
 
+pub use body::AnswerBody;
 pub use client::{Client, Exchange, SendError};
 pub use connect::{ConnectError, Resolver};
 pub use egress::Reach;

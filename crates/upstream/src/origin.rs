@@ -54,15 +54,24 @@ impl Origin {
         })
     }
 
-    /// `scheme://host:port`, for requests and for messages.
+    /// `scheme://host:port`, for messages.
     #[must_use]
     pub fn authority(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        if self.host.contains(':') {
-            format!("{scheme}://[{}]:{}", self.host, self.port)
-        } else {
-            format!("{scheme}://{}:{}", self.host, self.port)
+        format!("{scheme}://{}:{}", self.bracketed(), self.port)
+    }
+
+    /// What the `host` header says: without the port where the scheme implies it.
+    #[must_use]
+    pub fn host_header(&self) -> String {
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) => self.bracketed(),
+            (_, port) => format!("{}:{port}", self.bracketed()),
         }
+    }
+
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 }
 
@@ -77,7 +86,10 @@ mod tests {
             (origin.host.as_str(), origin.port, origin.base_path.as_str()),
             ("api.example.com", 443, "/openai/v1")
         );
-        assert_eq!(Origin::parse("http://[::1]:8080/v1").unwrap().authority(), "http://[::1]:8080");
+        let local = Origin::parse("http://[::1]:8080/v1").unwrap();
+        assert_eq!((local.authority().as_str(), local.host_header().as_str()), ("http://[::1]:8080", "[::1]:8080"));
+        assert_eq!(Origin::parse("http://host:443").unwrap().host_header(), "host:443");
+        assert_eq!(origin.host_header(), "api.example.com");
         for wrong in
             ["", "api.example.com", "ftp://x/", "https://key@host/v1", "https://host/v1?key=x", "https://host/#f"]
         {

@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    runtime()?.block_on(async {
+    runtime(None)?.block_on(async {
         let served = serve(arguments);
         match arguments.seconds {
             None => served.await,

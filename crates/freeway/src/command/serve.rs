@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let watched = file.clone().map(Watched::new);
     let loaded = environment::configuration(arguments.config.as_deref(), client::now())?;
     print!("{}", introduction(&loaded, file.is_some()));
-    runtime()?.block_on(async {
+    runtime(loaded.settings.threads)?.block_on(async {
         let gateway = Gateway::start(loaded, arguments.log.into()).await?;
         let address = gateway.server.address().map_err(|error| error.to_string())?;
         println!("\nPoint an OpenAI client at  http://{address}/v1   (model \"auto\", or see GET /v1/models)");

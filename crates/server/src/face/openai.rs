@@ -28,8 +28,12 @@ pub(crate) async fn chat(
     caller: Caller,
     caller_name: String,
 ) -> Answer {
-    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    if let Some(name) = WISHES.iter().find(|name| headers.get_all(**name).iter().count() > 1) {
+    // Most requests say nothing.
+    let says = headers.keys().any(|name| name.as_str().starts_with("x-freeway-"));
+    let text = |name: &str| {
+        headers.get(name).filter(|_| says).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    if says && let Some(name) = WISHES.iter().find(|name| headers.get_all(**name).iter().count() > 1) {
         let message = format!("{name}: say it once");
         return respond::error(&ClientError::new(400, "invalid_value", message).at(name));
     }
