@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use freeway_catalog::{Action, ErrorRule, Match, Pause, RateHeaderSays, window_seconds};
 use freeway_dialect::UpstreamError;
-use freeway_quota::{parse_duration, parse_retry_after};
+use freeway_quota::{duration_in, parse_duration, parse_retry_after, parse_retry_after_ms};
 use freeway_types::Timestamp;
 use jiff::ToSpan;
 use serde_json::Value;
@@ -286,9 +286,7 @@ impl Seen<'_> {
         let now = self.refusal.answered_at;
         match hint {
             "retry-after" => {
-                let ms = |name: &str| {
-                    self.header(name)?.trim().parse::<u32>().ok().map(|ms| Duration::from_millis(ms.into()))
-                };
+                let ms = |name: &str| parse_retry_after_ms(&self.header(name)?);
                 ms("retry-after-ms")
                     .or_else(|| ms("x-ms-retry-after-ms"))
                     .or_else(|| parse_retry_after(&self.header("retry-after")?, now))
@@ -364,16 +362,6 @@ fn find_key(value: &Value, key: &str) -> Option<String> {
         Value::Array(list) => list.iter().find_map(|value| find_key(value, key)),
         _ => None,
     }
-}
-
-/// The length in phrases such as "try again in 3.405s" and "retry in 10h17m5.7s".
-fn duration_in(message: &str) -> Option<Duration> {
-    let lower = message.to_ascii_lowercase();
-    ["try again in ", "retry in ", "retry after ", "retrying in ", "resets in "].iter().find_map(|phrase| {
-        let rest = &lower[lower.find(phrase)? + phrase.len()..];
-        let end = rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '.')).unwrap_or(rest.len());
-        parse_duration(rest[..end].trim_end_matches('.'), Timestamp::default())
-    })
 }
 
 /// How long until the next midnight, or the first of the next month, in a zone.
