@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limit::{Limit, RateHeader};
 use crate::refusal::ErrorRule;
+use crate::report::{BodyReport, ReportExample};
 
 /// Everything known of one provider.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -89,10 +90,20 @@ pub struct Provider {
     /// What rate-limit headers mean here.
     #[serde(default)]
     pub headers: Vec<RateHeader>,
-    /// Prefixes under which headers of a provider behind this one are passed on, such as `llm_provider-`. Where a
-    /// refusal lacks a header, it is looked for under each of them.
+    /// Prefixes under which headers of a provider behind this one are passed on, such as `llm_provider-`. Where an
+    /// answer lacks a header, it is looked for under each of them.
     #[serde(default)]
     pub header_prefixes: Vec<String>,
+    /// What refusals say in their bodies of the limit that is used up.
+    #[serde(default)]
+    pub refusal_reports: Vec<BodyReport>,
+    /// What the answer at `quota_path` says of limits.
+    #[serde(default)]
+    pub quota_reports: Vec<BodyReport>,
+    /// Answers that tell of limits, and what must be read from them: what the tests hold against `headers`,
+    /// `refusal_reports` and `quota_reports`.
+    #[serde(default)]
+    pub report_examples: Vec<ReportExample>,
 
     /// Where the facts come from.
     #[serde(default)]

@@ -14,6 +14,7 @@ mod embedded;
 mod facts;
 mod limit;
 mod refusal;
+mod report;
 mod validate;
 
 pub use capacity::{Daily, daily};
@@ -24,4 +25,5 @@ pub use facts::{
 };
 pub use limit::{Charges, Counts, Estimate, Limit, LimitScope, RateHeader, RateHeaderFormat, RateHeaderSays, Reset};
 pub use refusal::{Action, ErrorRule, Example, ExampleOrigin, Match, Pause};
+pub use report::{BodyReport, ExpectedReport, ReportExample};
 pub use validate::{Problem, validate, window_seconds};

@@ -144,6 +144,8 @@ pub struct RateHeader {
     pub metric: Metric,
     /// The window it speaks of, in the words of a limit's `window`.
     pub window: Option<String>,
+    /// What the limit belongs to, where that is known.
+    pub scope: Option<LimitScope>,
     /// How a reset is written.
     pub format: Option<RateHeaderFormat>,
     /// Whether it is sent with refusals only.

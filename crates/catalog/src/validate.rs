@@ -10,7 +10,8 @@ use serde::de::value::StrDeserializer;
 
 use crate::facts::{ModelPrice, Provider};
 use crate::limit::{Limit, Reset};
-use crate::refusal::{Action, ErrorRule, Example};
+use crate::refusal::{Action, ErrorRule, Example, Match};
+use crate::report::BodyReport;
 
 /// One thing that is wrong with a provider's facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,29 @@ impl Check {
                         check.problem("a prefix of header names is lower case letters, digits, `-` and `_`");
                     });
                 }
+            }
+        });
+        self.at("headers", |check| {
+            for (position, header) in provider.headers.iter().enumerate() {
+                check.at(position, |check| check.window(header.window.as_deref(), false));
+            }
+        });
+        for (list, rows) in [("refusal_reports", &provider.refusal_reports), ("quota_reports", &provider.quota_reports)]
+        {
+            self.at(list, |check| {
+                for (position, row) in rows.iter().enumerate() {
+                    check.at(position, |check| check.report(row));
+                }
+            });
+        }
+        self.at("report_examples", |check| {
+            for (position, example) in provider.report_examples.iter().enumerate() {
+                check.at(position, |check| {
+                    check.header_names(example.headers.keys());
+                    for report in &example.reports {
+                        check.window(report.window.as_deref(), true);
+                    }
+                });
             }
         });
         self.variables(provider);
@@ -252,8 +276,12 @@ impl Check {
                 }
             }
         });
+        self.conditions(&rule.when);
+    }
+
+    fn conditions(&mut self, when: &[Match]) {
         self.at("when", |check| {
-            for (position, condition) in rule.when.iter().enumerate() {
+            for (position, condition) in when.iter().enumerate() {
                 let compares = !condition.is.is_empty() || condition.contains.is_some() || condition.exists;
                 if !compares || (condition.field.is_some() && condition.header.is_some()) {
                     check.at(position, |check| {
@@ -270,11 +298,7 @@ impl Check {
         if !rule.status.contains(&example.status) {
             self.at("status", |check| check.problem("an example's status is one of its rule's"));
         }
-        for name in example.headers.keys() {
-            if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                self.at("headers", |check| check.problem(format!("write `{name}` in lower case")));
-            }
-        }
+        self.header_names(example.headers.keys());
         let is_length = |text: &str| text.strip_suffix('s').is_some_and(|seconds| seconds.parse::<f64>().is_ok());
         if example.wait.as_deref().is_some_and(|wait| !is_length(wait)) {
             self.at("wait", |check| check.problem("a wait is a number of seconds, such as 3.405s"));
@@ -285,6 +309,41 @@ impl Check {
         };
         if example.limit.as_deref().is_some_and(|limit| !is_limit(limit)) {
             self.at("limit", |check| check.problem("a limit is a metric and a window, such as requests/day"));
+        }
+    }
+
+    fn header_names<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        for name in names.filter(|name| name.bytes().any(|byte| byte.is_ascii_uppercase())) {
+            self.at("headers", |check| check.problem(format!("write `{name}` in lower case")));
+        }
+    }
+
+    fn window(&mut self, window: Option<&str>, may_be_never: bool) {
+        let is_window = |text: &str| window_seconds(text).is_some() || (may_be_never && text == "never");
+        if window.is_some_and(|window| !is_window(window)) {
+            self.at("window", |check| check.problem("a window is written as in a limit"));
+        }
+    }
+
+    fn report(&mut self, row: &BodyReport) {
+        self.window(row.window.as_deref(), true);
+        self.conditions(&row.when);
+        self.at("patterns", |check| {
+            for (position, pattern) in row.patterns.iter().enumerate() {
+                let mut places = pattern.split('{');
+                let begins_with_words = places.next().is_some_and(|words| !words.is_empty());
+                let are_known =
+                    places.all(|place| matches!(place.split_once('}'), Some(("amount" | "used" | "left", _))));
+                if !begins_with_words || !are_known {
+                    check.at(position, |check| {
+                        check.problem("a pattern begins with words, and its places are {amount}, {used} and {left}");
+                    });
+                }
+            }
+        });
+        let says = [&row.amount, &row.left, &row.used, &row.returns].iter().any(|path| path.is_some());
+        if !says && row.patterns.is_empty() && row.when.is_empty() {
+            self.problem("this row says nothing: name a field, a pattern or a condition");
         }
     }
 
@@ -310,6 +369,8 @@ impl Check {
             .chain(provider.models.iter().flat_map(|model| model.limits.iter().flatten()).flat_map(|limit| &limit.src))
             .chain(provider.errors.iter().flat_map(|rule| &rule.src))
             .chain(provider.errors.iter().flat_map(|rule| &rule.examples).flat_map(|example| &example.src))
+            .chain(provider.refusal_reports.iter().chain(&provider.quota_reports).flat_map(|row| &row.src))
+            .chain(provider.report_examples.iter().flat_map(|example| &example.src))
             .chain(provider.terms.iter().flat_map(|terms| &terms.src))
             .chain(provider.plans.values().filter_map(|plan| plan.data.as_ref()).flat_map(|data| &data.src));
         let unknown: BTreeSet<&String> = cited.filter(|id| !known.contains(id.as_str())).collect();
@@ -370,5 +431,13 @@ mod tests {
         );
         check("header_prefixes = [\"behind-\", \"\"]\n", "header_prefixes.1: a prefix of header names");
         check("header_prefixes = [\"behind: \"]\n", "header_prefixes.0: a prefix of header names");
+        let row = |keys: &str| format!("[[refusal_reports]]\nmetric = \"requests\"\n{keys}\n");
+        check(&row(""), "refusal_reports.0: this row says nothing");
+        check(&row("amount = \"a\"\nwindow = \"daily\""), "refusal_reports.0.window");
+        check(&row("patterns = [\"{amount} a day\"]"), "refusal_reports.0.patterns.0");
+        check(&row("patterns = [\"limit {size}\"]"), "refusal_reports.0.patterns.0");
+        check(&row("patterns = [\"limit {amount\"]"), "refusal_reports.0.patterns.0");
+        check(&row("when = [{ field = \"a\" }]"), "refusal_reports.0.when.0");
+        check(&row("amount = \"a\"\nsrc = [\"nowhere\"]"), "`nowhere` is cited");
     }
 }

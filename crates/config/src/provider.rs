@@ -134,6 +134,8 @@ pub(crate) fn resolve(
             errors: in_order(&facts),
             headers: facts.headers.clone(),
             header_prefixes: facts.header_prefixes.clone(),
+            refusal_reports: facts.refusal_reports.clone(),
+            quota_reports: facts.quota_reports.clone(),
             unsupported: facts.unsupported.clone(),
             renamed: facts.renamed.clone().into_iter().collect(),
             stream_usage: facts.stream_usage.unwrap_or_default(),
@@ -285,6 +287,9 @@ fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
         errors: own.errors.into_iter().chain(known.errors.iter().cloned()).collect(),
         headers: or_list(own.headers, &known.headers),
         header_prefixes: or_list(own.header_prefixes, &known.header_prefixes),
+        refusal_reports: or_list(own.refusal_reports, &known.refusal_reports),
+        quota_reports: or_list(own.quota_reports, &known.quota_reports),
+        report_examples: or_list(own.report_examples, &known.report_examples),
         sources: known.sources.iter().cloned().chain(own.sources).collect(),
         disputes: known.disputes.clone(),
     }

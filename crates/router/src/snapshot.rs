@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use freeway_catalog::{ErrorRule, Modality, RateHeader, StreamUsage};
+use freeway_catalog::{BodyReport, ErrorRule, Modality, RateHeader, StreamUsage};
 use freeway_dialect::Dialect;
 use freeway_policy::{DataFacts, Rules};
 use freeway_types::{AccountIndex, CostClass, DeploymentIndex, Features, LimitIndex, Price, Quality};
@@ -51,6 +51,10 @@ pub struct Account {
     pub headers: Vec<RateHeader>,
     /// Prefixes under which it passes on headers of a provider behind it.
     pub header_prefixes: Vec<String>,
+    /// What its refusals say in their bodies of the limit that is used up.
+    pub refusal_reports: Vec<BodyReport>,
+    /// What its quota endpoint says of limits.
+    pub quota_reports: Vec<BodyReport>,
     /// Request fields it is known not to take.
     pub unsupported: Vec<String>,
     /// Fields that go by another name there: the usual name and theirs.
