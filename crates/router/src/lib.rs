@@ -3,8 +3,9 @@
 //! [`Snapshot`] is all that is configured, resolved and cross-checked. [`plan`]
 //! turns a snapshot, a request and the state of the moment into an ordered list of
 //! targets, with a reason for every deployment that was left out. [`read_refusal`]
-//! says what an upstream's refusal means and what helps. All three are functions
-//! of values: they see neither clock nor socket.
+//! says what an upstream's refusal means and what helps; [`read_headers`] and its
+//! neighbours, what an answer says of limits. All are functions of values: they see
+//! neither clock nor socket.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ mod estimate;
 mod plan;
 mod reason;
 mod refusal;
+mod report;
 mod snapshot;
 mod strategy;
 
@@ -19,5 +21,6 @@ pub use estimate::{cost, demand, units};
 pub use plan::{Candidate, Live, Plan, Request, Verdict, plan};
 pub use reason::{Bar, Reason};
 pub use refusal::{Domain, Meaning, PauseOrder, Refusal, Remedy, Scope, read_refusal};
+pub use report::{Said, read_headers, read_quota_endpoint, read_refusal_report};
 pub use snapshot::{Account, Alias, Deployment, NameError, Named, Prices, Snapshot};
 pub use strategy::Strategy;

@@ -128,19 +128,21 @@ pub fn read_refusal(account: &Account, refusal: &Refusal<'_>) -> Meaning {
     meaning
 }
 
-struct Seen<'a> {
-    refusal: &'a Refusal<'a>,
-    account: &'a Account,
-    body: Option<&'a Value>,
-    error: &'a UpstreamError,
+/// A refusal, or a part of its body, and by whose facts it is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) refusal: &'a Refusal<'a>,
+    pub(crate) account: &'a Account,
+    pub(crate) body: Option<&'a Value>,
+    pub(crate) error: &'a UpstreamError,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
     fn matches(&self, rule: &ErrorRule) -> bool {
         rule.status.contains(&self.refusal.status) && rule.when.iter().all(|condition| self.holds(condition))
     }
 
-    fn holds(&self, condition: &Match) -> bool {
+    pub(crate) fn holds(&self, condition: &Match) -> bool {
         let values = match (&condition.field, &condition.header) {
             (Some(path), _) => self.fields(path),
             (None, Some(name)) => self.header(name).into_iter().collect(),
@@ -154,7 +156,7 @@ impl Seen<'_> {
     }
 
     /// The error's message; of a body that is no JSON, the body itself, as an edge in front of a provider sends it.
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         if self.body.is_some() {
             return self.error.message.clone();
         }
@@ -175,12 +177,20 @@ impl Seen<'_> {
 
     /// Every field of the body that a path leads to, as text.
     fn fields(&self, path: &str) -> Vec<String> {
+        self.values(path)
+            .into_iter()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect()
+    }
+
+    /// Every value of the body that a path leads to.
+    pub(crate) fn values(&self, path: &str) -> Vec<&'a Value> {
         let steps: Vec<&str> = path.split('.').collect();
         let mut found = Vec::new();
         if let Some(body) = self.body {
             find(body, &steps, &mut found);
         }
-        found.into_iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
+        found
     }
 
     fn by_rule(&self, rule: &ErrorRule) -> Meaning {
