@@ -178,9 +178,9 @@ mod tests {
     fn several_policies_keep_apart() {
         let fields = RateLimitFields {
             policy: Some(
-                r#""burst, short";q=10;w=1,"day";q=1000;w=86400;pk=:cHNk:, "size";q=65535;qu="content-bytes""#,
+                r#""burst, 7, short";q=10;w=1,"day";q=1000;w=86400;pk=:cHNk:, "size";q=65535;qu="content-bytes""#,
             ),
-            ratelimit: Some(r#""day";r=999;t=43200, "burst, short";r=0;t=1"#),
+            ratelimit: Some(r#""day";r=999;t=43200, "burst, 7, short";r=0;t=1"#),
             ..RateLimitFields::default()
         };
         let burst = (Metric::Requests, Some(1), Some(10), Some(0), Some(1));
