@@ -127,6 +127,10 @@ impl ReportWindow {
 #[must_use]
 pub fn parse_figure(metric: Metric, text: &str) -> Option<u64> {
     let text = text.trim();
+    // Nearly all are whole numbers, and this runs for each answer.
+    if metric != Metric::Usd && (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
     let is_plain = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     figure(metric, is_plain.then(|| text.parse().ok())??)
 }

@@ -110,7 +110,8 @@ fn drafted<'a>(account: &Account, header: &dyn Fn(&str) -> Option<&'a str>, now:
         remaining: field("ratelimit-remaining"),
         reset: field("ratelimit-reset"),
     };
-    fields.read(now)
+    let is_there = [fields.policy, fields.ratelimit, fields.limit, fields.remaining, fields.reset];
+    if is_there.iter().all(Option::is_none) { Vec::new() } else { fields.read(now) }
 }
 
 fn read_body(
