@@ -11,7 +11,7 @@ use freeway_telemetry::Event;
 use freeway_types::{AccountIndex, DeploymentIndex, FeatureSet, KeyIndex, Now};
 
 use crate::attempt::{Committed, Content, Failure};
-use crate::engine::random;
+use crate::chance::random;
 use crate::failure::{Last, Obstacle, last_word};
 use crate::job::Job;
 use crate::timing::MOST_ATTEMPTS;

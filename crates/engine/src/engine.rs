@@ -1,6 +1,5 @@
 //! The engine: what all requests share, and the way in.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +16,7 @@ use freeway_telemetry::Telemetry;
 use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 
+use crate::chance::random;
 use crate::clock::Clock;
 use crate::closing::Closing;
 use crate::drive::drive;
@@ -412,20 +412,4 @@ impl LiveState<'_> {
         }
         first.map(|(until, why)| (until, why.to_owned()))
     }
-}
-
-/// Random bits, for ids and jitter. A system without randomness gives zeros: ids then differ by their time alone.
-pub(crate) fn random() -> u128 {
-    thread_local! {
-        /// Drawn and not yet used: asking the system costs the same for one as for many.
-        static DRAWN: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
-    }
-    DRAWN.with_borrow_mut(|drawn| {
-        if drawn.is_empty() {
-            let mut bytes = [0_u8; 64 * 16];
-            let _ = getrandom::fill(&mut bytes);
-            drawn.extend(bytes.as_chunks().0.iter().map(|bytes| u128::from_le_bytes(*bytes)));
-        }
-        drawn.pop().unwrap_or_default()
-    })
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod attempt;
+mod chance;
 mod clock;
 mod closing;
 mod course;
@@ -23,6 +24,7 @@ mod scrub;
 mod timing;
 mod trace;
 
+pub use chance::seed_chance;
 pub use clock::Clock;
 pub use engine::{Answer, Ask, Engine, Reply, Setup};
 pub use explain::{DeploymentReport, LimitReport, PauseReport, read_candidates};

@@ -14,7 +14,7 @@ mod recorder;
 mod sqlite;
 
 pub use record::{AttemptRecord, Dispatch, Page, RequestRecord, Spent, UsageKey, UsageRow};
-pub use recorder::Recorder;
+pub use recorder::{Queued, Recorder};
 pub use sqlite::Sqlite;
 
 use freeway_types::{RequestId, Timestamp};

@@ -65,6 +65,16 @@ impl Recorder {
         Ok(Self { store, telemetry, queue: Mutex::new(Some(queue)), progress, writer: Mutex::new(Some(writer)) })
     }
 
+    /// A recorder without a thread: what was handed over is written by [`Queued::write`] alone. For a
+    /// simulation, in which nothing happens at its own time.
+    #[must_use]
+    pub fn unattended(store: Arc<dyn Store>, telemetry: Arc<Telemetry>) -> (Self, Queued) {
+        let (queue, received) = channel();
+        let progress = Arc::new(Progress::default());
+        let queued = Queued { store: Arc::clone(&store), received, progress: Arc::clone(&progress) };
+        (Self { store, telemetry, queue: Mutex::new(Some(queue)), progress, writer: Mutex::new(None) }, queued)
+    }
+
     /// Writes down that an attempt is about to be sent. Takes microseconds.
     ///
     /// # Errors
@@ -130,6 +140,28 @@ impl Recorder {
             writer.thread().unpark();
             let _ = writer.join();
         }
+    }
+}
+
+/// What an unattended recorder was given.
+pub struct Queued {
+    store: Arc<dyn Store>,
+    received: Receiver<RequestRecord>,
+    progress: Arc<Progress>,
+}
+
+impl Queued {
+    /// Writes what is there, in one commit; says how many requests.
+    ///
+    /// # Errors
+    /// When the store cannot be written: what was there is lost then.
+    pub fn write(&self) -> Result<usize, StoreError> {
+        let batch: Vec<RequestRecord> = self.received.try_iter().collect();
+        if !batch.is_empty() {
+            self.store.append(&batch)?;
+        }
+        self.progress.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
+        Ok(batch.len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections: name lookup, the check of the address, TCP, TLS. Each within a time of its own.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -54,12 +56,29 @@ pub enum ConnectError {
     },
 }
 
-/// Name lookup and trust, shared by all upstreams.
+/// How connections are made, shared by all upstreams: name lookup and trust, or whatever a [`Dial`] does.
 #[derive(Clone)]
-pub struct Resolver {
-    names: Arc<TokioResolver>,
-    trust: Arc<ClientConfig>,
+pub struct Resolver(Means);
+
+#[derive(Clone)]
+enum Means {
+    Network { names: Arc<TokioResolver>, trust: Arc<ClientConfig> },
+    Given(Arc<dyn Dial>),
 }
+
+/// Makes connections in the network's place: to upstreams within this process.
+pub trait Dial: Send + Sync {
+    /// A connection to an origin.
+    fn dial(&self, origin: &Origin) -> Dialled;
+}
+
+/// The outcome of dialling.
+pub type Dialled = Pin<Box<dyn Future<Output = Result<Box<dyn Link>, ConnectError>> + Send>>;
+
+/// A connection that is not the network's.
+pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
 
 impl Resolver {
     /// Reads the system's name servers and the built-in root certificates.
@@ -82,20 +101,27 @@ impl Resolver {
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { names: Arc::new(names.build().map_err(io::Error::other)?), trust: Arc::new(trust) })
+        let names = Arc::new(names.build().map_err(io::Error::other)?);
+        Ok(Self(Means::Network { names, trust: Arc::new(trust) }))
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
-        if let Ok(address) = host.parse() {
-            return Ok(vec![address]);
-        }
-        if host == "localhost" || host.ends_with(".localhost") {
-            return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-        }
-        let missing = || ConnectError::Lookup(host.to_owned());
-        let found = timeout(LOOKUP_LIMIT, self.names.lookup_ip(host)).await.map_err(|_| missing())?;
-        Ok(found.map_err(|_| missing())?.iter().collect())
+    /// Connects by other means than the network.
+    #[must_use]
+    pub fn given(dial: Arc<dyn Dial>) -> Self {
+        Self(Means::Given(dial))
     }
+}
+
+async fn addresses(names: &TokioResolver, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    if host == "localhost" || host.ends_with(".localhost") {
+        return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+    }
+    let missing = || ConnectError::Lookup(host.to_owned());
+    let found = timeout(LOOKUP_LIMIT, names.lookup_ip(host)).await.map_err(|_| missing())?;
+    Ok(found.map_err(|_| missing())?.iter().collect())
 }
 
 /// Connects to one origin and to nothing else.
@@ -112,9 +138,13 @@ impl Connector {
     /// # Errors
     /// When there is none within the limits of its steps.
     pub(crate) async fn connect(&self) -> Result<Socket, ConnectError> {
+        let (names, trust) = match &self.resolver.0 {
+            Means::Network { names, trust } => (names, trust),
+            Means::Given(dial) => return Ok(Socket::Given(TokioIo::new(dial.dial(&self.origin).await?))),
+        };
         let Origin { host, port, tls, .. } = &*self.origin;
         let place = format!("{host}:{port}");
-        let stream = timeout(CONNECT_LIMIT + LOOKUP_LIMIT, self.tcp(&place, *port))
+        let stream = timeout(CONNECT_LIMIT + LOOKUP_LIMIT, self.tcp(names, &place, *port))
             .await
             .map_err(|_| ConnectError::TimedOut(place.clone()))??;
         if !tls {
@@ -122,7 +152,7 @@ impl Connector {
         }
         let broken = |error: String| ConnectError::Tls { place: place.clone(), error };
         let name = ServerName::try_from(host.clone()).map_err(|error| broken(error.to_string()))?;
-        let handshake = TlsConnector::from(Arc::clone(&self.resolver.trust)).connect(name, stream);
+        let handshake = TlsConnector::from(Arc::clone(trust)).connect(name, stream);
         match timeout(TLS_LIMIT, handshake).await {
             Ok(Ok(stream)) => Ok(Socket::Tls(Box::new(TokioIo::new(stream)))),
             Ok(Err(error)) => Err(broken(error.to_string())),
@@ -131,8 +161,8 @@ impl Connector {
     }
 
     /// Tries each allowed address in turn.
-    async fn tcp(&self, place: &str, port: u16) -> Result<TcpStream, ConnectError> {
-        let addresses = self.resolver.addresses(&self.origin.host).await?;
+    async fn tcp(&self, names: &TokioResolver, place: &str, port: u16) -> Result<TcpStream, ConnectError> {
+        let addresses = addresses(names, &self.origin.host).await?;
         let mut last = ConnectError::Lookup(self.origin.host.clone());
         for address in addresses {
             if !self.reach.allows(address) {
@@ -157,6 +187,7 @@ impl Connector {
 pub(crate) enum Socket {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Given(TokioIo<Box<dyn Link>>),
 }
 
 impl Read for Socket {
@@ -164,6 +195,7 @@ impl Read for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
+            Self::Given(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -173,6 +205,7 @@ impl Write for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
+            Self::Given(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -180,6 +213,7 @@ impl Write for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
+            Self::Given(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -187,6 +221,7 @@ impl Write for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
+            Self::Given(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 
@@ -194,6 +229,7 @@ impl Write for Socket {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Given(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -205,6 +241,7 @@ impl Write for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(context, buffers),
+            Self::Given(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
         }
     }
 }

@@ -18,6 +18,6 @@ mod pool;
 
 pub use body::AnswerBody;
 pub use client::{Client, Exchange, SendError};
-pub use connect::{ConnectError, Resolver};
+pub use connect::{ConnectError, Dial, Dialled, Link, Resolver};
 pub use egress::Reach;
 pub use origin::{Auth, Origin, OriginError};
