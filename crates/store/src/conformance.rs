@@ -4,7 +4,7 @@ use freeway_quota::{Bound, Demand};
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 
 use crate::Store;
-use crate::record::{AttemptRecord, Dispatch, Page, RequestRecord, UsageKey};
+use crate::record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, UsageKey};
 
 /// Runs the suite on an empty store.
 ///
@@ -48,9 +48,23 @@ pub fn run(store: &dyn Store) {
     let lab = &spent[1];
     assert_eq!((lab.sent_at, lab.counted_at, lab.ended_at), (micros(1), micros(401), micros(1001)));
 
+    let names = |kind: &str| store.learned(kind).unwrap().into_iter().map(|fact| fact.name).collect::<Vec<_>>();
+    let (later, small) = (learned("tokens", "lab/large", Some("1")), learned("tokens", "lab/small", Some("2")));
+    store.write(&[], &[small.clone(), later.clone(), learned("pause", "lab/small", Some("3"))]).unwrap();
+    assert_eq!(store.learned("tokens").unwrap(), [later, small], "of one kind, by name");
+    let newer = Learned { at: day(102), ..learned("tokens", "lab/small", Some("4")) };
+    let in_one = sample(4, day(101));
+    store.write(std::slice::from_ref(&in_one), &[newer.clone(), learned("tokens", "lab/large", None)]).unwrap();
+    assert_eq!(store.learned("tokens").unwrap(), [newer], "what is newer replaces, and no value takes away");
+    assert_eq!(names("pause"), ["lab/small"], "another kind is not touched");
+    assert_eq!(store.request(in_one.id).unwrap(), Some(in_one), "requests go with it");
+    store.write(&[], &[learned("tokens", "unheard/of", None)]).unwrap();
+    assert_eq!(names("tokens"), ["lab/small"], "what was never known is forgotten already");
+
     assert_eq!(store.forget(day(101)).unwrap(), 2, "retention forgets what is older");
+    assert_eq!(names("tokens"), ["lab/small"], "and keeps what was learned");
     assert_eq!(store.request(records[0].id).unwrap(), None);
-    assert_eq!(store.spent(day(0)).unwrap().len(), 2, "attempts go with their request");
+    assert_eq!(store.spent(day(0)).unwrap().len(), 4, "attempts go with their request");
 }
 
 /// Runs the suite on a store that outlives its process. `open` opens it, at first empty, and then again each time as
@@ -115,6 +129,13 @@ pub fn dispatch(number: u64, at: Timestamp) -> Dispatch<'static> {
         },
         priced: true,
     }
+}
+
+/// Something learned on the first day of 1970.
+#[must_use]
+pub fn learned(kind: &str, name: &str, value: Option<&str>) -> Learned {
+    let at = Timestamp::from_secs(60);
+    Learned { kind: kind.to_owned(), name: name.to_owned(), value: value.map(str::to_owned), at }
 }
 
 /// A request that failed over from one provider to another.

@@ -13,7 +13,7 @@ mod record;
 mod recorder;
 mod sqlite;
 
-pub use record::{AttemptRecord, Dispatch, Page, RequestRecord, Spent, UsageKey, UsageRow};
+pub use record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
 pub use recorder::{Queued, Recorder};
 pub use sqlite::Sqlite;
 
@@ -36,11 +36,26 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read or written.
     fn recover(&self, now: Timestamp) -> Result<usize, StoreError>;
 
-    /// Writes requests with their attempts, all or none. Writing the same request again replaces it.
+    /// Writes requests with their attempts, and what was learned, all or none. Writing the same request again replaces
+    /// it; so does what was learned later of the same kind and name, and without a value it takes the earlier one away.
     ///
     /// # Errors
     /// When the store cannot be written; nothing is written then.
-    fn append(&self, requests: &[RequestRecord]) -> Result<(), StoreError>;
+    fn write(&self, requests: &[RequestRecord], learned: &[Learned]) -> Result<(), StoreError>;
+
+    /// Writes requests alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`].
+    fn append(&self, requests: &[RequestRecord]) -> Result<(), StoreError> {
+        self.write(requests, &[])
+    }
+
+    /// All that was learned of a kind, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError>;
 
     /// One request with its attempts.
     ///

@@ -139,6 +139,20 @@ impl Serialize for Dispatch<'_> {
     }
 }
 
+/// Something the gateway found out while it served, and would have to find out again after a restart: how many tokens
+/// a model makes of a text, how long a provider asked to be left alone. Losing it harms nothing but the next minutes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// What sort of knowledge it is; each sort has one reader.
+    pub kind: String,
+    /// What it is about, such as `account/model`. There is one value for a kind and a name.
+    pub name: String,
+    /// What is known, as JSON; `None` where it is to be forgotten.
+    pub value: Option<String>,
+    /// When it was learned.
+    pub at: Timestamp,
+}
+
 /// Which requests to list.
 #[derive(Clone, Debug)]
 pub struct Page {

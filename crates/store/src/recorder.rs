@@ -1,7 +1,9 @@
 //! The one writer. Requests are handed over without waiting; a thread of its own
 //! commits them, everything that queued within a moment in one. What is about to be sent
 //! is written at once, by whoever sends it: that is why what became of it can wait.
+//! What was learned goes with the requests; of it only the latest is kept, and it may be lost.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,7 @@ use std::time::Duration;
 use freeway_telemetry::{Event, Telemetry};
 use freeway_types::Timestamp;
 
-use crate::record::{Dispatch, RequestRecord};
+use crate::record::{Dispatch, Learned, RequestRecord};
 use crate::{Store, StoreError};
 
 /// Most requests in one commit.
@@ -32,14 +34,27 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 pub struct Recorder {
     store: Arc<dyn Store>,
     telemetry: Arc<Telemetry>,
-    queue: Mutex<Option<Sender<RequestRecord>>>,
+    queue: Mutex<Option<Sender<Handed>>>,
     progress: Arc<Progress>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What is queued for the writer.
+#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and a box would cost each an allocation")]
+enum Handed {
+    /// A request that is over.
+    Request(RequestRecord),
+    /// There is something among what was learned.
+    Learned,
+}
+
+/// What was learned and is not written yet, by kind and name.
+type Unwritten = Mutex<BTreeMap<(String, String), Learned>>;
+
 /// What the writer thread and those who hand over tell each other.
 #[derive(Default)]
 struct Progress {
+    learned: Unwritten,
     unwritten: AtomicUsize,
     finishing: AtomicBool,
     /// Whether the last commit failed.
@@ -102,11 +117,27 @@ impl Recorder {
 
     /// Hands over a request that is over. Never waits.
     pub fn record(&self, request: RequestRecord) {
+        self.hand_over(Handed::Request(request));
+    }
+
+    /// Hands over what was learned, to be written with the next requests. Of what has the same kind and name only the
+    /// latest is written. Never waits; what cannot be written is lost.
+    pub fn learn(&self, learned: Vec<Learned>) {
+        let Ok(mut unwritten) = self.progress.learned.lock() else { return };
+        let wake = unwritten.is_empty() && !learned.is_empty();
+        unwritten.extend(learned.into_iter().map(|fact| ((fact.kind.clone(), fact.name.clone()), fact)));
+        drop(unwritten);
+        if wake {
+            self.hand_over(Handed::Learned);
+        }
+    }
+
+    fn hand_over(&self, handed: Handed) {
         if let Ok(queue) = self.queue.lock()
             && let Some(queue) = queue.as_ref()
         {
             self.progress.unwritten.fetch_add(1, Ordering::Relaxed);
-            if queue.send(request).is_err() {
+            if queue.send(handed).is_err() {
                 self.progress.unwritten.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -146,7 +177,7 @@ impl Recorder {
 /// What an unattended recorder was given.
 pub struct Queued {
     store: Arc<dyn Store>,
-    received: Receiver<RequestRecord>,
+    received: Receiver<Handed>,
     progress: Arc<Progress>,
 }
 
@@ -156,37 +187,62 @@ impl Queued {
     /// # Errors
     /// When the store cannot be written: what was there is lost then.
     pub fn write(&self) -> Result<usize, StoreError> {
-        let batch: Vec<RequestRecord> = self.received.try_iter().collect();
-        if !batch.is_empty() {
-            self.store.append(&batch)?;
+        let mut handed = 0;
+        let batch: Vec<_> = self.received.try_iter().inspect(|_| handed += 1).filter_map(request).collect();
+        self.progress.unwritten.fetch_sub(handed, Ordering::Relaxed);
+        let learned = taken(&self.progress);
+        if !batch.is_empty() || !learned.is_empty() {
+            self.store.write(&batch, &learned)?;
         }
-        self.progress.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
         Ok(batch.len())
     }
 }
 
-fn write_all(store: &dyn Store, telemetry: &Telemetry, received: &Receiver<RequestRecord>, progress: &Progress) {
+/// What was learned and is to be written now.
+fn taken(progress: &Progress) -> Vec<Learned> {
+    let learned = progress.learned.lock().map(|mut unwritten| std::mem::take(&mut *unwritten)).unwrap_or_default();
+    learned.into_values().collect()
+}
+
+fn write_all(store: &dyn Store, telemetry: &Telemetry, received: &Receiver<Handed>, progress: &Progress) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = received.recv() {
-        batch.push(first);
+        let mut handed = 1;
+        batch.extend(request(first));
         if !progress.finishing.load(Ordering::Relaxed) {
             std::thread::park_timeout(GATHER);
         }
-        batch.extend(received.try_iter().take(BATCH - 1));
-        write(store, telemetry, &batch, progress);
-        progress.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
+        let rest = received.try_iter().take(BATCH - 1).inspect(|_| handed += 1);
+        batch.extend(rest.filter_map(request));
+        write(store, telemetry, &batch, taken(progress), progress);
+        progress.unwritten.fetch_sub(handed, Ordering::Relaxed);
         batch.clear();
     }
 }
 
+fn request(handed: Handed) -> Option<RequestRecord> {
+    match handed {
+        Handed::Request(request) => Some(request),
+        Handed::Learned => None,
+    }
+}
+
 /// Writes a batch. One that cannot be written is tried again without end, while what queues behind it keeps
-/// new requests out; only a process that is stopping gives it up after a while.
-fn write(store: &dyn Store, telemetry: &Telemetry, batch: &[RequestRecord], progress: &Progress) {
+/// new requests out; only a process that is stopping gives it up after a while. What was learned is tried once: no
+/// request waits for it.
+fn write(
+    store: &dyn Store,
+    telemetry: &Telemetry,
+    batch: &[RequestRecord],
+    mut learned: Vec<Learned>,
+    progress: &Progress,
+) {
     let mut tries_at_the_end = 0;
-    while let Err(error) = store.append(batch) {
+    while let Err(error) = store.write(batch, &learned) {
         progress.commit_failed.store(true, Ordering::Relaxed);
-        let at = batch.last().map(|request| request.received_at).unwrap_or_default();
-        telemetry.tell(at, &Event::LedgerFailed { error: &error.to_string() });
+        let at = batch.last().map(|request| request.received_at).or(learned.last().map(|fact| fact.at));
+        telemetry.tell(at.unwrap_or_default(), &Event::LedgerFailed { error: &error.to_string() });
+        learned.clear();
         tries_at_the_end += u32::from(progress.finishing.load(Ordering::Relaxed));
         if tries_at_the_end > MOST_TRIES_AT_THE_END {
             return;
@@ -194,4 +250,83 @@ fn write(store: &dyn Store, telemetry: &Telemetry, batch: &[RequestRecord], prog
         std::thread::park_timeout(RETRY_AFTER);
     }
     progress.commit_failed.store(false, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{learned, sample};
+    use crate::{Page, Spent, Sqlite, UsageKey, UsageRow};
+    use freeway_telemetry::Level;
+    use freeway_types::RequestId;
+
+    /// A store whose first write fails.
+    struct FailsOnce {
+        inner: Sqlite,
+        failed: AtomicBool,
+    }
+
+    impl Store for FailsOnce {
+        fn dispatched(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError> {
+            self.inner.dispatched(dispatch)
+        }
+        fn recover(&self, now: Timestamp) -> Result<usize, StoreError> {
+            self.inner.recover(now)
+        }
+        fn write(&self, requests: &[RequestRecord], learned: &[Learned]) -> Result<(), StoreError> {
+            if self.failed.swap(true, Ordering::Relaxed) {
+                self.inner.write(requests, learned)
+            } else {
+                Err(StoreError::Full)
+            }
+        }
+        fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError> {
+            self.inner.learned(kind)
+        }
+        fn request(&self, id: RequestId) -> Result<Option<RequestRecord>, StoreError> {
+            self.inner.request(id)
+        }
+        fn requests(&self, page: Page) -> Result<Vec<RequestRecord>, StoreError> {
+            self.inner.requests(page)
+        }
+        fn usage(&self, by: UsageKey, since: Timestamp) -> Result<Vec<UsageRow>, StoreError> {
+            self.inner.usage(by, since)
+        }
+        fn spent(&self, since: Timestamp) -> Result<Vec<Spent>, StoreError> {
+            self.inner.spent(since)
+        }
+        fn forget(&self, before: Timestamp) -> Result<usize, StoreError> {
+            self.inner.forget(before)
+        }
+    }
+
+    fn recorder(store: &Arc<dyn Store>) -> Recorder {
+        Recorder::start(Arc::clone(store), Arc::new(Telemetry::new(Level::Error))).unwrap()
+    }
+
+    #[test]
+    fn of_what_was_learned_the_latest_is_written_without_any_request() {
+        let store: Arc<dyn Store> = Arc::new(Sqlite::in_memory().unwrap());
+        let recorder = recorder(&store);
+        recorder.learn(vec![learned("tokens", "a/b", Some("1")), learned("tokens", "c/d", Some("2"))]);
+        recorder.learn(vec![learned("tokens", "a/b", Some("3")), learned("tokens", "c/d", None)]);
+        recorder.flush();
+        assert_eq!(store.learned("tokens").unwrap(), [learned("tokens", "a/b", Some("3"))]);
+        recorder.learn(vec![learned("tokens", "a/b", Some("4"))]);
+        recorder.finish();
+        assert_eq!(store.learned("tokens").unwrap(), [learned("tokens", "a/b", Some("4"))], "an end writes it too");
+    }
+
+    #[test]
+    fn a_write_that_fails_loses_what_was_learned_and_no_request() {
+        let inner = Sqlite::in_memory().unwrap();
+        let store: Arc<dyn Store> = Arc::new(FailsOnce { inner, failed: AtomicBool::new(false) });
+        let recorder = recorder(&store);
+        let request = sample(1, Timestamp::from_secs(10));
+        recorder.learn(vec![learned("tokens", "a/b", Some("1"))]);
+        recorder.record(request.clone());
+        recorder.finish();
+        assert_eq!(store.request(request.id).unwrap(), Some(request));
+        assert_eq!(store.learned("tokens").unwrap(), []);
+    }
 }

@@ -14,11 +14,11 @@ use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::journal::Journal;
-use crate::record::{AttemptRecord, Dispatch, Page, RequestRecord, Spent, UsageKey, UsageRow};
+use crate::record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
 use crate::{Store, StoreError};
 
 /// Version of the schema; see `migrate`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Marks a database as a ledger of ours: "Frwy".
 const APPLICATION: i64 = 0x4672_7779;
 /// How long the database may be held by another program before that is an error.
@@ -74,6 +74,17 @@ const FROM_1: &str = "
     UPDATE attempt SET counted_us = took_us + 2000000;
     DROP INDEX request_received_at;
     DROP INDEX attempt_sent_at;
+";
+
+/// New in version 3: what was learned, one value for a kind and a name.
+const LEARNED: &str = "
+    CREATE TABLE learned (
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID;
 ";
 
 /// An attempt is sent so long after its request came, at most.
@@ -201,8 +212,9 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let change = match found {
-        0 => SCHEMA,
-        1 => FROM_1,
+        0 => format!("{SCHEMA}{LEARNED}"),
+        1 => format!("{FROM_1}{LEARNED}"),
+        2 => LEARNED.to_owned(),
         _ => return Ok(()),
     };
     connection.execute_batch(&format!(
@@ -240,7 +252,7 @@ impl Store for Sqlite {
         Ok(lost.len())
     }
 
-    fn append(&self, requests: &[RequestRecord]) -> Result<(), StoreError> {
+    fn write(&self, requests: &[RequestRecord], learned: &[Learned]) -> Result<(), StoreError> {
         let mut writer = self.writer()?;
         let transaction = writer.transaction()?;
         {
@@ -293,6 +305,17 @@ impl Store for Sqlite {
                 }
             }
         }
+        for fact in learned {
+            let (kind, name) = (&fact.kind, &fact.name);
+            match &fact.value {
+                Some(value) => transaction
+                    .prepare_cached("INSERT OR REPLACE INTO learned VALUES (?1,?2,?3,?4)")?
+                    .execute(params![kind, name, value, fact.at.as_micros()])?,
+                None => transaction
+                    .prepare_cached("DELETE FROM learned WHERE kind = ?1 AND name = ?2")?
+                    .execute(params![kind, name])?,
+            };
+        }
         transaction.commit()?;
         drop(writer);
         if let Some(journal) = &self.journal {
@@ -300,6 +323,20 @@ impl Store for Sqlite {
             journal.lock().map_err(|_| StoreError::Poisoned)?.settled(settled);
         }
         Ok(())
+    }
+
+    fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError> {
+        let reader = self.reader()?;
+        let mut rows = reader.prepare_cached("SELECT name, value, at FROM learned WHERE kind = ?1 ORDER BY name")?;
+        let rows = rows.query_map([kind], |row| {
+            Ok(Learned {
+                kind: kind.to_owned(),
+                name: row.get(0)?,
+                value: Some(row.get(1)?),
+                at: Timestamp::from_micros(row.get(2)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn request(&self, id: RequestId) -> Result<Option<RequestRecord>, StoreError> {
@@ -529,6 +566,7 @@ mod tests {
             .unwrap()
             .execute_batch(
                 "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
+                 DROP TABLE learned;
                  CREATE INDEX request_received_at ON request (received_at);
                  CREATE INDEX attempt_sent_at ON attempt (sent_at);
                  PRAGMA user_version = 1; PRAGMA application_id = 0;",
@@ -539,6 +577,21 @@ mod tests {
         assert_eq!((&found.attempts[1].model, found.attempts[1].counted_us), (&record.attempts[1].model, 2_001_000));
         drop(ledger);
         Sqlite::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_version_2_keeps_its_rows_and_can_learn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let record = crate::conformance::sample(1, Timestamp::from_secs(10));
+        Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
+        Connection::open(&path).unwrap().execute_batch("DROP TABLE learned; PRAGMA user_version = 2;").unwrap();
+        let ledger = Sqlite::open(&path).unwrap();
+        assert_eq!(ledger.request(record.id).unwrap(), Some(record));
+        let fact = crate::conformance::learned("tokens", "lab/small", Some("{}"));
+        ledger.write(&[], std::slice::from_ref(&fact)).unwrap();
+        drop(ledger);
+        assert_eq!(Sqlite::open(&path).unwrap().learned("tokens").unwrap(), [fact], "and is brought up to date once");
     }
 
     #[test]
