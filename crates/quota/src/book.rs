@@ -149,7 +149,7 @@ impl Book {
             let Entry { spec, counter } = &mut self.limits[limit.get()];
             let Some(amount) = spec.amount else { continue };
             counter.advance(spec, now);
-            let need = demand.amount(spec);
+            let need = demand.room(spec, amount);
             let left = counter.left(spec, amount, now);
             if need <= left {
                 scarcest = scarcest.min(share(left, amount));
@@ -317,13 +317,18 @@ fn counts_on_receipt(spec: &LimitSpec) -> bool {
 }
 
 fn settled(spec: &LimitSpec, held: u64, actual: &Actual) -> u64 {
+    let picos = u64::try_from(actual.cost.as_picos()).unwrap_or(0);
     match spec.metric {
         Metric::Requests if spec.charging.counts == Counts::Successes && !actual.answered => 0,
         Metric::Requests => held,
         Metric::Concurrency => 0,
-        _ if spec.charging.charges == Charges::Requested => held,
+        // What was asked for stands, and so does more than was expected of the rest.
+        _ if spec.charging.charges == Charges::Requested => match actual.usage {
+            Some(usage) => held.max(used(spec.metric, usage, picos, actual.units)),
+            None => held,
+        },
         _ => match actual.usage {
-            Some(usage) => used(spec.metric, usage, u64::try_from(actual.cost.as_picos()).unwrap_or(0), actual.units),
+            Some(usage) => used(spec.metric, usage, picos, actual.units),
             None => held,
         },
     }

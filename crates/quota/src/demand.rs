@@ -37,11 +37,12 @@ impl Bound {
     }
 
     fn pick(self, charging: Charging) -> u64 {
-        if charging.estimate == Estimate::Strict || charging.charges == Charges::Requested {
-            self.most
-        } else {
-            self.expected
-        }
+        if charging.estimate == Estimate::Strict { self.most } else { self.expected }
+    }
+
+    /// Where what was asked for is charged, that is known, however much of it will be used.
+    fn pick_asked(self, charging: Charging) -> u64 {
+        if charging.charges == Charges::Requested { self.most } else { self.pick(charging) }
     }
 }
 
@@ -53,13 +54,29 @@ impl Demand {
         match spec.metric {
             Metric::Requests | Metric::Concurrency => 1,
             Metric::InputTokens => self.input.pick(charging),
-            Metric::OutputTokens => self.output.pick(charging),
+            Metric::OutputTokens => self.output.pick_asked(charging),
             Metric::Tokens | Metric::UncachedTokens => {
-                self.input.pick(charging).saturating_add(self.output.pick(charging))
+                self.input.pick(charging).saturating_add(self.output.pick_asked(charging))
             }
-            Metric::Usd => self.picos.pick(charging),
-            Metric::Units => self.units.pick(charging),
+            Metric::Usd => self.picos.pick_asked(charging),
+            Metric::Units => self.units.pick_asked(charging),
         }
+    }
+
+    /// What must be left of a limit of so much for an attempt to be sent: what it is charged and, where that is an
+    /// estimate, a hundredth of the limit for those that fall short.
+    ///
+    /// The slack is asked of the attempt and not taken off the limit, so that an attempt that needs the whole limit
+    /// still fits into it while nothing else is used, and what is left is shown as it is.
+    #[must_use]
+    pub fn room(&self, spec: &LimitSpec, amount: u64) -> u64 {
+        let need = self.amount(spec);
+        let counts_tokens =
+            matches!(spec.metric, Metric::Tokens | Metric::InputTokens | Metric::OutputTokens | Metric::UncachedTokens);
+        if !counts_tokens || spec.charging.estimate == Estimate::Strict {
+            return need;
+        }
+        need.saturating_add((amount / 100).min(amount.saturating_sub(need)))
     }
 }
 

@@ -265,3 +265,57 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_asked_for_is_charged_only_where_the_provider_does() {
+    let demand = Demand {
+        input: Bound { expected: 100, most: 900 },
+        output: Bound { expected: 50, most: 8_000 },
+        ..Demand::default()
+    };
+    let check = |more: &str, amount: u64| {
+        let spec = limit(&format!("metric = \"tokens\"\nwindow = \"minute\"\namount = 10000\n{more}"));
+        assert_eq!(demand.amount(&spec), amount, "{more}");
+    };
+    check("", 150);
+    check("estimate = \"strict\"", 8_900);
+    check("charges = \"requested\"", 8_100);
+    check("charges = \"requested\"\nestimate = \"strict\"", 8_900);
+}
+
+#[test]
+fn what_was_asked_for_stands_and_more_input_than_expected_too() {
+    let check = |input: u64, used: u64| {
+        let spec = limit("metric = \"tokens\"\nwindow = \"minute\"\namount = 10000\ncharges = \"requested\"");
+        let mut book = Book::new(vec![spec], start());
+        let demand =
+            Demand { input: Bound { expected: 100, most: 900 }, output: Bound::exactly(500), ..Demand::default() };
+        let id = book.reserve(start(), &ONE, &demand).unwrap();
+        let usage = Usage { input, output: 500, ..Usage::default() };
+        book.settle(id, start().after(ms(10)), &Actual { usage: Some(usage), answered: true, ..Actual::default() });
+        assert_eq!(book.view(start().after(ms(20))).next().unwrap().used, used, "{input}");
+    };
+    check(40, 600);
+    check(130, 630);
+}
+
+#[test]
+fn a_hundredth_of_a_token_limit_is_kept_for_estimates_that_fall_short() {
+    let fits = |more: &str, used: u64, need: u64| {
+        let spec = limit(&format!("metric = \"tokens\"\nwindow = \"minute\"\namount = 1000\n{more}"));
+        let mut book = Book::new(vec![spec], start());
+        let demand = |tokens| Demand { input: Bound::exactly(tokens), ..Demand::default() };
+        let first = book.reserve(start(), &ONE, &demand(used)).unwrap();
+        let found = book.reserve(start(), &ONE, &demand(need));
+        let held: Vec<u64> = book.view(start()).map(|view| view.held).collect();
+        assert_eq!(held, [used + if found.is_ok() { need } else { 0 }], "the slack itself is never held");
+        book.release(first);
+        found.iter().for_each(|second| book.release(*second));
+        assert!(book.reserve(start(), &ONE, &demand(need)).is_ok(), "what has the limit to itself may fill it");
+        found.is_ok()
+    };
+    assert!(fits("", 600, 390));
+    assert!(!fits("", 600, 391));
+    assert!(fits("estimate = \"strict\"", 600, 400));
+    assert!(!fits("", 1, 999));
+}
