@@ -215,3 +215,16 @@ fn no_plan_holds_a_forbidden_target() {
     }
     assert!(seen > 500, "only {seen} verdicts were looked at");
 }
+
+#[test]
+fn a_large_output_cap_is_possible_and_not_expected() {
+    let check = |cap: &str, expected: (u64, u64)| {
+        let body = format!(r#"{{"model":"home/tiny"{cap},"messages":[{{"role":"user","content":"hi"}}]}}"#);
+        let (_, plan) = planned(&body, Wish::default(), &mut Moment::default());
+        let output = plan.candidates[0].demand.output;
+        assert_eq!((output.expected, output.most), expected, "{cap}");
+    };
+    check(r#","max_tokens":3000"#, (1_000, 3_000));
+    check(r#","max_tokens":30"#, (30, 30));
+    check(r#","max_tokens":3000,"n":2"#, (2_000, 6_000));
+}

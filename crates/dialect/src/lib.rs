@@ -10,8 +10,10 @@ pub mod openai_chat;
 
 mod error;
 pub mod sse;
+mod text;
 
 pub use error::{ClientError, UpstreamError};
+pub use text::{Script, TextMeasure};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

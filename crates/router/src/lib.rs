@@ -9,14 +9,17 @@
 
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod estimate;
 mod plan;
 mod reason;
 mod refusal;
 mod report;
+mod sketch;
 mod snapshot;
 mod strategy;
 
+pub use calibration::{Calibration, Expectation, INPUTS, Learned, OUTPUTS, Rate, Sample, Shape};
 pub use estimate::{cost, demand, units};
 pub use plan::{Candidate, Live, Plan, Request, Verdict, plan};
 pub use reason::{Bar, Reason};

@@ -6,6 +6,7 @@ use freeway_policy::{Admission, permits};
 use freeway_quota::{Demand, Fit};
 use freeway_types::{CostClass, DeploymentIndex, Now, Usd};
 
+use crate::calibration::{Expectation, Shape};
 use crate::estimate::{demand, least_input};
 use crate::reason::Reason;
 use crate::snapshot::{Deployment, Named, Snapshot};
@@ -28,6 +29,10 @@ pub trait Live {
     fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit;
     /// Until when a deployment is paused and why, with its account and keys.
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)>;
+    /// What was learned about requests of a shape at a deployment.
+    fn expect(&mut self, _deployment: DeploymentIndex, shape: Shape) -> Expectation {
+        Expectation::prior(shape)
+    }
     /// The name of a limit.
     fn limit_name(&self, limit: freeway_types::LimitIndex) -> String;
 }
@@ -71,10 +76,11 @@ pub struct Plan {
 /// Makes the plan.
 pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> Plan {
     let strategy = request.named.alias.map_or_else(Strategy::default, |alias| alias.strategy);
+    let shape = Shape::of(request.chat);
     let mut candidates = Vec::with_capacity(request.named.targets.len());
     for index in request.named.targets {
         let deployment = snapshot.deployment(*index);
-        let demand = demand(request.chat, deployment);
+        let demand = demand(request.chat, deployment, live.expect(*index, shape));
         let mut dropped_fields = Vec::new();
         let verdict = match unfit(snapshot, deployment, &request, &mut dropped_fields) {
             Some(reason) => Verdict::Dropped(reason),

@@ -18,6 +18,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::ClientError;
+use crate::text::TextMeasure;
 
 /// A request as the client sent it, and what decides where it may go.
 #[derive(Clone, Debug)]
@@ -38,8 +39,12 @@ pub struct ChatRequest {
     pub features: FeatureSet,
     /// Names of the top-level fields that are set to something.
     pub fields: Vec<String>,
-    /// Bytes of text in it, without pictures and sound.
-    pub text_bytes: u64,
+    /// Its text, tools and format included, without pictures and sound.
+    pub text: TextMeasure,
+    /// Bytes in which its tools are written.
+    pub tools_bytes: u64,
+    /// Bytes in which its pictures are written.
+    pub picture_bytes: u64,
     /// Pictures, sounds and documents in it.
     pub attachments: u64,
     /// Whether sending it twice could do something twice, such as storing it.
@@ -86,7 +91,9 @@ impl ChatRequest {
             choices: 1,
             features: FeatureSet::default(),
             fields: Vec::with_capacity(fields.len()),
-            text_bytes: 0,
+            text: TextMeasure::default(),
+            tools_bytes: 0,
+            picture_bytes: 0,
             attachments: 0,
             side_effects: false,
             model_at: 0..0,
@@ -196,13 +203,14 @@ impl ChatRequest {
             }
             "messages" => self.messages(value),
             "tools" | "functions" => {
-                self.text_bytes += length(value);
+                self.text.add(value);
+                self.tools_bytes += length(value);
                 if value.len() > 2 {
                     self.features.insert(Feature::Tools);
                 }
             }
             "response_format" => {
-                self.text_bytes += length(value);
+                self.text.add(value);
                 match serde_json::from_str::<Kind<'_>>(value).ok().and_then(|kind| kind.kind).as_deref() {
                     Some("json_object") => self.features.insert(Feature::JsonObject),
                     Some("json_schema") => self.features.insert(Feature::JsonSchema),
@@ -219,8 +227,8 @@ impl ChatRequest {
 
     /// Counts text and attachments. Messages of a shape we do not know count as text: the provider judges them.
     fn messages(&mut self, value: &str) {
-        let mut bytes = length(value);
         let bytes_of = value.as_bytes();
+        let mut done = 0;
         let attached = ["image_url", "input_audio", "\"file\""]
             .iter()
             .any(|word| memmem::find(bytes_of, word.as_bytes()).is_some());
@@ -239,10 +247,17 @@ impl ChatRequest {
                 };
                 self.features.insert(feature);
                 self.attachments += 1;
-                bytes = bytes.saturating_sub(content.map_or(0, |content| length(content.get())));
+                let Some(content) = content.map(RawValue::get) else { continue };
+                if feature == Feature::Vision {
+                    self.picture_bytes += length(content);
+                }
+                // Fields come in their order, and so do their values.
+                let at = offset(bytes_of, content);
+                self.text.add(value.get(done..at).unwrap_or_default());
+                done = at + content.len();
             }
         }
-        self.text_bytes += bytes;
+        self.text.add(value.get(done..).unwrap_or_default());
     }
 }
 
@@ -455,6 +470,8 @@ mod tests {
         let features: Vec<&str> = request.features.iter().map(Feature::as_str).collect();
         assert_eq!(features, ["stream", "tools", "json_schema", "vision"]);
         assert_eq!(request.attachments, 1);
+        let without = [r#"{"url":"data:image/png;base64,AAAA"}"#.len(), r#"[{"type":"function"}]"#.len()];
+        assert_eq!((request.picture_bytes, request.tools_bytes), (without[0] as u64, without[1] as u64));
         let spoken = read(r#"{"model":"m","tools":[],"messages":[{"role":"user","content":"what is an image_url?"}]}"#);
         assert!(spoken.features.is_empty());
     }
