@@ -10,12 +10,13 @@ use freeway_catalog::Counts;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
 use freeway_quota::{Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used};
-use freeway_router::{Account, Deployment, Live, Reason, Snapshot};
+use freeway_router::{Account, Deployment, Expectation, Live, Reason, Shape, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
 use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 
+use crate::calibration::Calibrated;
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::closing::Closing;
@@ -49,6 +50,8 @@ pub struct Engine {
     pub(crate) scrubber: Scrubber,
     /// The key that each account uses next.
     pub(crate) next_key: Vec<AtomicUsize>,
+    /// What was learned about each deployment's tokens.
+    pub(crate) calibrated: Vec<Arc<Calibrated>>,
     shared: Arc<Shared>,
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     closing: Closing,
+    /// What was learned about tokens, by deployment.
+    calibrated: Mutex<BTreeMap<String, Arc<Calibrated>>>,
     state: Mutex<State>,
 }
 
@@ -150,9 +155,17 @@ impl Engine {
             missing: BTreeSet::new(),
             in_force: BTreeSet::new(),
         };
-        let shared =
-            Shared { telemetry, recorder, store, clock, closing: Closing::default(), state: Mutex::new(state) };
+        let shared = Shared {
+            telemetry,
+            recorder,
+            store,
+            clock,
+            closing: Closing::default(),
+            calibrated: Mutex::default(),
+            state: Mutex::new(state),
+        };
         shared.store.recover(shared.clock.now().wall)?;
+        shared.load_learned()?;
         Self::on(Arc::new(shared), setup)
     }
 
@@ -203,7 +216,8 @@ impl Engine {
         let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
         state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
         drop(state);
-        Ok(Self { snapshot, clients, scrubber, next_key, shared })
+        let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
+        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, shared })
     }
 
     /// What is configured.
@@ -268,6 +282,10 @@ impl Engine {
                 Answer { reply, provider: None, model: None, tier, attempts: 0, dropped: Vec::new() }
             }
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     pub(crate) fn closing(&self) -> &Closing {
@@ -336,6 +354,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn calibrated_by_name(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Calibrated>>> {
+        self.calibrated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was spent that these limits still count.
     fn spent_before<'a>(&self, limits: impl Iterator<Item = &'a LimitSpec>) -> Result<Vec<Spent>, StoreError> {
         let limits: Vec<&LimitSpec> = limits.collect();
@@ -393,6 +415,10 @@ impl Live for LiveState<'_> {
             return Some((until, why.to_owned()));
         }
         self.all_keys_paused(account)
+    }
+
+    fn expect(&mut self, deployment: DeploymentIndex, shape: Shape) -> Expectation {
+        self.engine.calibrated[deployment.get()].expect(shape)
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

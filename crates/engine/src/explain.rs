@@ -6,7 +6,7 @@ use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
 use freeway_quota::PauseScope;
-use freeway_router::{Plan, Verdict};
+use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
 
@@ -55,6 +55,8 @@ pub struct DeploymentReport {
     pub facts: Value,
     /// Why it cannot be used now, if so.
     pub unusable: Option<String>,
+    /// What was learned about its tokens: samples, what is reserved, and how often that was too little.
+    pub estimates: Vec<Value>,
 }
 
 /// The candidates of a plan as the ledger keeps them: a line for each, with its target, and either its rank and what
@@ -106,6 +108,24 @@ pub fn read_candidates(text: &str) -> Value {
         })
     };
     text.lines().map(|line| read(line).unwrap_or_else(|| json!({"unreadable": line}))).collect()
+}
+
+/// What was learned about one kind of request. Ratios and tokens have three digits behind the point.
+fn estimate_json(learned: &Learned) -> Value {
+    let rounded = |figure: f64| (figure * 1_000.0).round() / 1_000.0;
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    let share = learned.overran as f64 / learned.judged.max(1) as f64;
+    let mut row = match learned.length {
+        "" => json!({"of": learned.of, "output_cap": learned.kind, "unit": "tokens"}),
+        length => json!({"of": learned.of, "script": learned.kind, "length": length, "unit": "tokens per byte"}),
+    };
+    row["samples"] = json!(learned.samples);
+    row["reserved"] = json!(rounded(learned.reserved));
+    row["mean"] = json!(rounded(learned.mean));
+    row["judged"] = json!(learned.judged);
+    row["overran"] = json!(learned.overran);
+    row["overrun_share"] = json!(rounded(share));
+    row
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 1")]
@@ -191,7 +211,8 @@ impl Engine {
 
     /// Every deployment, in the order of the configuration.
     pub fn deployments(&self) -> Vec<DeploymentReport> {
-        let reports = self.snapshot.deployments.iter().map(|deployment| {
+        let deployments = self.snapshot.deployments.iter().zip(&self.calibrated);
+        let reports = deployments.map(|(deployment, calibrated)| {
             let account = &self.snapshot.accounts[deployment.account.get()];
             let features = &deployment.features;
             let price = deployment.prices.map(|prices| {
@@ -215,6 +236,7 @@ impl Engine {
                     "retention_days": deployment.data.retention_days,
                 }),
                 unusable: deployment.off.clone(),
+                estimates: calibrated.learned().learned().map(|learned| estimate_json(&learned)).collect(),
             }
         });
         reports.collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Denial, Wish, admit};
-use freeway_router::{NameError, Plan, Request, plan};
+use freeway_router::{NameError, Plan, Request, Sample, plan};
 use freeway_types::Now;
 
 use crate::engine::{Ask, LiveState};
@@ -27,6 +27,7 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
         record.model.clone_from(&chat.model);
         record.stream = chat.stream;
     });
+    trace.sample = Some(Sample::of(&chat));
     let wish = Wish { tier: ask.tier.as_deref(), data: ask.data.as_deref(), min_quality: ask.min_quality.as_deref() };
     let rules = &engine.snapshot.rules;
     let admission = admit(rules, ask.caller, wish).map_err(|denial| match denial {

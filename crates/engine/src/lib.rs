@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod attempt;
+mod calibration;
 mod chance;
 mod clock;
 mod closing;

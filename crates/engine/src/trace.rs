@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use freeway_dialect::ClientError;
 use freeway_quota::{Actual, Demand, ReservationId};
-use freeway_router::{Candidate, cost, units};
+use freeway_router::{Candidate, Sample, cost, units};
 use freeway_store::{AttemptRecord, Dispatch, RequestRecord};
 use freeway_telemetry::Event;
 use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Timestamp, Usage, UsageSource};
@@ -27,6 +27,8 @@ pub(crate) struct Trace {
     pub(crate) engine: Arc<Engine>,
     pub(crate) id: RequestId,
     pub(crate) received: Now,
+    /// What an answer teaches about tokens; `None` until the request is read.
+    pub(crate) sample: Option<Sample>,
     /// `None` once it is recorded.
     record: Option<Box<RequestRecord>>,
     flight: Option<Flight>,
@@ -78,7 +80,7 @@ impl Trace {
             candidates: String::new(),
             attempts: Vec::new(),
         };
-        Self { engine, id: ask.id, received: ask.received, record: Some(Box::new(record)), flight: None }
+        Self { engine, id: ask.id, received: ask.received, sample: None, record: Some(Box::new(record)), flight: None }
     }
 
     /// The record so far.
@@ -193,6 +195,11 @@ impl Trace {
             Ending::Refused { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
             Ending::Unsent { outcome, message } => (*outcome, Some(message.clone()), Usage::default(), true),
         };
+        if let (Ending::Answered, true, Some(sample)) = (ending, reported, self.sample) {
+            let (expected_input, expected_output) = (flight.demand.input.expected, flight.demand.output.expected);
+            let sample = Sample { usage, expected_input, expected_output, ..sample };
+            engine.calibrated[flight.deployment.get()].observe(&sample);
+        }
         let cost = cost(deployment, usage);
         let units = units(deployment, usage);
         let mut counted = None;

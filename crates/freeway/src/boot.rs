@@ -16,6 +16,9 @@ use crate::reload::{Reloader, Watched};
 /// How often requests older than the retention are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
+/// How often what was learned is written down.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
 /// A gateway that listens.
 pub(crate) struct Gateway {
     pub(crate) server: Server,
@@ -99,6 +102,7 @@ impl Gateway {
         telemetry.tell(engine.now().wall, &Event::Listening { address: &address });
         let mut beside = JoinSet::new();
         beside.spawn(forget(store, Arc::clone(&engine), Arc::clone(&retention)));
+        beside.spawn(save(Arc::clone(&engine)));
         beside.spawn(stop_on_signals(server.shutdown(), Arc::clone(&engine)));
         if let Some(watched) = watched {
             let editions = server.editions();
@@ -108,6 +112,7 @@ impl Gateway {
         }
         server.run().await;
         beside.shutdown().await;
+        engine.save_learned();
         tokio::task::spawn_blocking(move || recorder.finish()).await.map_err(|error| error.to_string())
     }
 }
@@ -121,6 +126,14 @@ async fn forget(store: Arc<dyn Store>, engine: Arc<Engine>, retention: Retention
             let _ = tokio::task::spawn_blocking(move || store.forget(before)).await;
         }
         tokio::time::sleep(FORGET_EVERY).await;
+    }
+}
+
+async fn save(engine: Arc<Engine>) {
+    loop {
+        tokio::time::sleep(SAVE_EVERY).await;
+        let engine = Arc::clone(&engine);
+        let _ = tokio::task::spawn_blocking(move || engine.save_learned()).await;
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Most requests on one page.
 const MOST_REQUESTS: u32 = 500;
 
-/// Every limit and pause as it stands.
+/// Every limit and pause as it stands, and what was learned about tokens.
 pub(crate) fn quotas(engine: &Engine) -> Value {
     let limits: Vec<Value> = engine
         .limits()
@@ -43,7 +43,10 @@ pub(crate) fn quotas(engine: &Engine) -> Value {
         .into_iter()
         .map(|pause| json!({"what": pause.what, "until": pause.until.to_string(), "why": pause.why}))
         .collect();
-    json!({"limits": limits, "pauses": pauses})
+    let learned = engine.deployments().into_iter().filter(|deployment| !deployment.estimates.is_empty());
+    let estimates: Vec<Value> =
+        learned.map(|deployment| json!({"deployment": deployment.name, "learned": deployment.estimates})).collect();
+    json!({"limits": limits, "pauses": pauses, "estimates": estimates})
 }
 
 /// Every deployment with its facts.
@@ -55,6 +58,7 @@ pub(crate) fn deployments(engine: &Engine) -> Value {
             let mut row = deployment.facts;
             row["deployment"] = json!(deployment.name);
             row["off"] = json!(deployment.unusable);
+            row["estimates"] = json!(deployment.estimates);
             row
         })
         .collect();

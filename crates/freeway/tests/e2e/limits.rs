@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -192,6 +193,38 @@ async fn an_account_over_two_providers_shares_a_pool_that_says_so() {
         statuses.push(gateway.ask(&Ask::chat(model, false)).await.head.status);
     }
     assert_eq!(statuses, [200, 200, 200, 429]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_teach_about_tokens_is_shown_and_outlives_a_restart() {
+    let a = Upstream::new("a").await;
+    let home = Home::new(&format!("[store]\nurl = \"sqlite:ledger.db\"\n{}", a.table()));
+    let gateway = home.serve().await;
+    for count in 0..6 {
+        let reply = gateway.ask(&Ask::chat("a/a-model", count % 2 == 0)).await;
+        assert_eq!(reply.head.status, 200, "{}", reply.everything());
+    }
+    let learned = async |gateway: &Gateway| {
+        let shown = gateway.document("/freeway/v1/deployments").await;
+        let quotas = gateway.document("/freeway/v1/quotas").await;
+        let of_model = shown["deployments"][0]["estimates"].clone();
+        assert!(of_model == json!([]) || quotas["estimates"][0]["learned"] == of_model, "{quotas}");
+        of_model
+    };
+    let before = until("all six are settled", async || {
+        let learned = learned(&gateway).await;
+        (learned[0]["samples"] == 6 && learned[1]["samples"] == 6).then_some(learned)
+    })
+    .await;
+    assert_eq!(
+        (&before[0]["of"], &before[0]["script"], &before[0]["judged"]),
+        (&"input".into(), &"code".into(), &6.into())
+    );
+    assert_eq!((&before[1]["of"], &before[1]["output_cap"]), (&"output".into(), &"none".into()));
+    assert!(before[0]["reserved"].as_f64() > before[0]["mean"].as_f64(), "{before}");
+    gateway.end(End::Terminate).await;
+    let gateway = home.serve().await;
+    assert_eq!(learned(&gateway).await, before);
 }
 
 const FIVE_A_DAY: &str = r#"{ metric = "requests", window = "day", amount = 5 }"#;
