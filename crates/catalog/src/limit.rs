@@ -30,7 +30,8 @@ pub struct Limit {
     pub charges: Option<Charges>,
     /// How tokens are estimated before they are known.
     pub estimate: Option<Estimate>,
-    /// The day a `never` limit (a credit) lapses.
+    /// The day a `never` limit (a credit) lapses. Credits of one metric that a model has for the same (account or
+    /// model, `pool` and `models`) and that lapse on different days are spent as one, the first to lapse first.
     #[schemars(with = "Option<String>", extend("format" = "date"))]
     pub expires: Option<toml::value::Datetime>,
     /// The day a `never` limit began, for `expires_days`.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use freeway_quota::{LimitSpec, Rule};
+use freeway_quota::{Grant, LimitSpec, Rule};
 use freeway_router::{Account, Deployment, Prices};
 use freeway_types::{Feature, Metric, Price, Secret, Usd};
 use serde::Serialize;
@@ -188,18 +188,13 @@ fn target_facts(target: &Deployment) -> Vec<(&'static str, Value)> {
 }
 
 fn limit_facts(limit: &LimitSpec) -> [(&'static str, Value); 6] {
-    let dollars = |picos: u64| Usd::from_picos(i64::try_from(picos).unwrap_or(i64::MAX)).as_dollars();
-    let amount = match limit.metric {
-        Metric::Usd => json!(limit.amount.map(dollars)),
-        _ => json!(limit.amount),
-    };
+    let amount = json!(limit.amount.map(|amount| shown(limit.metric, amount)));
     let reset = match &limit.rule {
         Rule::Rolling(_) if limit.reset_unknown => "unknown, counted as rolling".to_owned(),
         Rule::Rolling(_) => "rolling".to_owned(),
         Rule::Bucket(_) => "bucket".to_owned(),
         Rule::Calendar(_, zone) => format!("calendar in {}", zone.iana_name().unwrap_or("UTC")),
-        Rule::Never(None) => "never".to_owned(),
-        Rule::Never(Some(end)) => format!("never, lapses at {end}"),
+        Rule::Never(grants) => never(limit.metric, grants),
         Rule::Concurrency => "when a request ends".to_owned(),
     };
     [
@@ -210,6 +205,26 @@ fn limit_facts(limit: &LimitSpec) -> [(&'static str, Value); 6] {
         ("charges", json!(limit.charging.charges)),
         ("estimate", json!(limit.charging.estimate)),
     ]
+}
+
+/// How credits lapse; several are spent as one, the first one first.
+fn never(metric: Metric, grants: &[Grant]) -> String {
+    let lapses = |grant: &Grant| grant.expires.map(|end| format!("lapses at {end}"));
+    let part = |grant: &Grant| {
+        let amount = grant.amount.map_or(Value::Null, |amount| shown(metric, amount));
+        format!("{amount} {}", lapses(grant).unwrap_or_else(|| "never lapses".to_owned()))
+    };
+    match grants {
+        [only] => lapses(only).map_or_else(|| "never".to_owned(), |lapses| format!("never, {lapses}")),
+        several => format!("never, {}", several.iter().map(part).collect::<Vec<_>>().join(", then ")),
+    }
+}
+
+fn shown(metric: Metric, amount: u64) -> Value {
+    match metric {
+        Metric::Usd => json!(Usd::from_picos(i64::try_from(amount).unwrap_or(i64::MAX)).as_dollars()),
+        _ => json!(amount),
+    }
 }
 
 /// What an account's provider is known for beyond what is shown, such as how its refusals are read.

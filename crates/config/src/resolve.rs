@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use freeway_catalog::{Catalog, Limit, Model, validate};
+use freeway_catalog::{Catalog, Model, validate};
 use freeway_policy::{ClientKeyRule, Rules, Tier};
 use freeway_quota::LimitSpec;
 use freeway_router::{Alias, Deployment, Prices, Snapshot, Strategy};
@@ -396,10 +396,9 @@ impl Resolver<'_> {
         let now = self.surroundings.now;
         let id = &account.account.id;
         let mut limits = Vec::new();
-        for (owner, limit) in account.limits_of(model) {
-            if let Some(limit) = self.limit(id, &owner, limit, parts)
-                && !limits.contains(&limit)
-            {
+        for spec in self.specs(account, model) {
+            let limit = self.limit(id, spec, parts);
+            if !limits.contains(&limit) {
                 limits.push(limit);
             }
         }
@@ -453,39 +452,54 @@ impl Resolver<'_> {
         index
     }
 
-    /// The index of a limit: rows that count for the same thing share one.
-    fn limit(&mut self, account: &str, owner: &str, limit: &Limit, parts: &mut Parts) -> Option<LimitIndex> {
-        let spec = match LimitSpec::read(owner, limit) {
-            Ok(mut spec) => {
-                // Two rows of one metric and window may differ in how they come back: then they are two limits.
-                while let Some(other) = parts.limit_names.get(&spec.name).map(|index| &parts.limits[index.get()])
-                    && !spec.counts_like(other)
-                {
-                    spec.name.push_str(" (another reset)");
+    /// The limits of a model, with the credits that are spent as one joined.
+    fn specs(&mut self, account: &Resolved, model: &Model) -> Vec<LimitSpec> {
+        let id = &account.account.id;
+        let mut specs: Vec<(LimitSpec, &[String])> = Vec::new();
+        for (owner, limit) in account.limits_of(model) {
+            let spec = match LimitSpec::read(&owner, limit) {
+                Ok(spec) => spec,
+                Err(error) => {
+                    self.wrong(&["providers", id], error.to_string(), None);
+                    continue;
                 }
-                spec
+            };
+            // A credit for some of the models stands alone: together, it would pay for the others.
+            let same_models = specs.iter_mut().filter(|(_, models)| *models == limit.models.as_slice());
+            let joined = same_models.filter_map(|(standing, _)| standing.join(&spec)).next();
+            match joined {
+                None => specs.push((spec, &limit.models)),
+                Some(true) => {}
+                Some(false) => self.disagreement(id, &spec.name),
             }
-            Err(error) => {
-                self.wrong(&["providers", account], error.to_string(), None);
-                return None;
-            }
-        };
+        }
+        specs.into_iter().map(|(spec, _)| spec).collect()
+    }
+
+    fn disagreement(&mut self, account: &str, limit: &str) {
+        let message = format!("rows of the limit \"{limit}\" do not agree on its amount");
+        let help = "one pool has one amount for each metric and window".to_owned();
+        self.wrong(&["providers", account], message, Some(help));
+    }
+
+    /// The index of a limit: rows that count for the same thing share one.
+    fn limit(&mut self, account: &str, mut spec: LimitSpec, parts: &mut Parts) -> LimitIndex {
+        // Two rows of one metric and window may differ in how they come back: then they are two limits.
+        while let Some(other) = parts.limit_names.get(&spec.name).map(|index| &parts.limits[index.get()])
+            && !spec.counts_like(other)
+        {
+            spec.name.push_str(" (another reset)");
+        }
         if let Some(index) = parts.limit_names.get(&spec.name) {
-            let standing = &parts.limits[index.get()];
-            if standing.amount != spec.amount {
-                let message = format!("rows of the limit \"{}\" do not agree on its amount", spec.name);
-                self.wrong(
-                    &["providers", account],
-                    message,
-                    Some("one pool has one amount for each metric and window".to_owned()),
-                );
+            if !parts.limits[index.get()].is_as_large_as(&spec) {
+                self.disagreement(account, &spec.name);
             }
-            return Some(*index);
+            return *index;
         }
         let index = LimitIndex::new(parts.limits.len());
         parts.limit_names.insert(spec.name.clone(), index);
         parts.limits.push(spec);
-        Some(index)
+        index
     }
 
     fn alias(

@@ -13,7 +13,7 @@ use freeway_quota::{Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope,
 use freeway_router::{Account, Deployment, Expectation, Live, Reason, Shape, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
-use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp};
+use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp, Usage};
 use freeway_upstream::Client;
 
 use crate::calibration::Calibrated;
@@ -378,7 +378,8 @@ impl State {
         let (amount, counted_at) = match (spec.metric, &spent.held) {
             (Metric::Concurrency, _) => return,
             (Metric::Requests, _) => {
-                (u64::from(spent.answered || spec.charging.counts == Counts::All), spent.counted_at)
+                let is_refusal = !spent.answered && spent.held.is_none() && spent.usage == Usage::default();
+                (u64::from(!is_refusal || spec.charging.counts == Counts::All), spent.counted_at)
             }
             (_, Some(held)) => (held.amount(spec), spent.ended_at.after(COUNT_LAG)),
             (metric, None) => (used(metric, spent.usage, picos, spent.units), spent.ended_at.after(COUNT_LAG)),

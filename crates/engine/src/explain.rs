@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
-use freeway_quota::PauseScope;
+use freeway_quota::{GrantView, PauseScope};
 use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ pub struct LimitReport {
     pub left: u64,
     /// When the next unit comes back, if any is used.
     pub returns: Option<Timestamp>,
+    /// Of credits that do not come back, each one.
+    pub credits: Vec<GrantView>,
     /// Whether the kind of reset is only assumed.
     pub reset_unknown: bool,
 }
@@ -189,6 +191,7 @@ impl Engine {
             held: view.held,
             left: view.left,
             returns: view.returns,
+            credits: view.credits,
             reset_unknown: view.spec.reset_unknown,
         });
         reports.collect()

@@ -6,8 +6,9 @@ use freeway_catalog::{Charges, Counts};
 use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
 
 use crate::COUNT_LAG;
-use crate::counter::{Counted, Counter};
+use crate::counter::{Counted, Counter, GrantView};
 use crate::demand::{Demand, used};
+use crate::skew::Offset;
 use crate::spec::LimitSpec;
 
 /// The counts of all limits.
@@ -77,6 +78,16 @@ pub struct LimitView<'a> {
     pub left: u64,
     /// When the next unit comes back, if anything is used.
     pub returns: Option<Timestamp>,
+    /// Of credits that do not come back, each one.
+    pub credits: Vec<GrantView>,
+}
+
+impl Actual {
+    /// Whether the provider is known to have refused: it neither answered nor used anything. An answer that broke off
+    /// is none, even if nobody knows what it used.
+    fn is_refusal(&self) -> bool {
+        !self.answered && self.usage.is_some_and(|usage| usage == Usage::default())
+    }
 }
 
 #[derive(Debug)]
@@ -225,7 +236,7 @@ impl Book {
             counter.unhold(held);
             let amount = settled(spec, held, actual);
             let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
-            counter.count(spec, amount, Counted { dispatched: reservation.dispatched, receipt }, now);
+            counter.count(spec, amount, Counted::between(reservation.dispatched, receipt, now), now);
         }
         Some(receipt)
     }
@@ -239,7 +250,9 @@ impl Book {
     }
 
     /// Books use from before this process started: what an attempt sent at `dispatched` was charged, at `counted` at
-    /// the latest. What has left its window by now is passed over.
+    /// the latest, by the wall clock of then. What has left its window by now is passed over. No charge is held for
+    /// longer than if it were counted now, however far ahead the clock of then was; against a clock that was behind
+    /// nothing can be done here, since its charges look old.
     pub fn replay(&mut self, limit: LimitIndex, amount: u64, dispatched: Timestamp, counted: Timestamp, now: Now) {
         let Entry { spec, counter } = &mut self.limits[limit.get()];
         if let Some(length) = spec.length()
@@ -247,15 +260,16 @@ impl Book {
         {
             return;
         }
-        // An instant before this process began has no place on its monotonic clock: the log is told the nearest one
-        // that it has, which holds the charge longer than needed, never shorter.
-        let place = |wall: Timestamp| {
-            let (ago, ahead) = (now.wall.since(wall).as_micros(), wall.since(now.wall));
-            let before = now.monotonic.as_micros().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
-            Now { wall, monotonic: freeway_types::Monotonic::from_micros(before).after(ahead) }
-        };
-        let when = Counted { dispatched: place(dispatched), receipt: place(counted) };
+        let when = Counted::before(dispatched, counted, now.after(COUNT_LAG), now);
         counter.count(spec, amount, when, now);
+    }
+
+    /// Takes in what an answer taught about the clock of the provider that counts these limits: where civil windows
+    /// begin and end there. Call it when [`Skew::learn`](crate::Skew::learn) says that it changed.
+    pub fn learn_clock(&mut self, limits: &[LimitIndex], offset: Offset) {
+        for limit in limits {
+            self.limits[limit.get()].counter.set_offset(offset);
+        }
     }
 
     /// Every limit as it stands.
@@ -265,12 +279,16 @@ impl Book {
             counter.advance(spec, now);
             let amount = spec.amount;
             let left = amount.map_or(0, |amount| counter.left(spec, amount, now));
-            let used = amount.map_or_else(|| counter.in_flight(), |amount| amount.saturating_sub(left));
+            let used = match amount {
+                Some(amount) => counter.spent().unwrap_or_else(|| amount.saturating_sub(left)),
+                None => counter.in_flight(),
+            };
             let returns = amount
                 .filter(|_| used > 0)
                 .and_then(|amount| counter.relief(spec, amount, left + 1, now))
                 .map(|instant| instant.wall);
-            LimitView { held: counter.in_flight(), spec, amount, used, left, returns }
+            let credits = counter.credits(spec, now);
+            LimitView { held: counter.in_flight(), spec, amount, used, left, returns, credits }
         })
     }
 
@@ -295,7 +313,7 @@ impl Book {
             let Entry { spec, counter } = &mut self.limits[limit.get()];
             if counts_on_receipt(spec) {
                 counter.unhold(*held);
-                counter.count(spec, *held, Counted { dispatched: reservation.dispatched, receipt }, now);
+                counter.count(spec, *held, Counted::between(reservation.dispatched, receipt, now), now);
             }
         }
     }
@@ -319,7 +337,7 @@ fn counts_on_receipt(spec: &LimitSpec) -> bool {
 fn settled(spec: &LimitSpec, held: u64, actual: &Actual) -> u64 {
     let picos = u64::try_from(actual.cost.as_picos()).unwrap_or(0);
     match spec.metric {
-        Metric::Requests if spec.charging.counts == Counts::Successes && !actual.answered => 0,
+        Metric::Requests if spec.charging.counts == Counts::Successes && actual.is_refusal() => 0,
         Metric::Requests => held,
         Metric::Concurrency => 0,
         // What was asked for stands, and so does more than was expected of the rest.

@@ -6,24 +6,43 @@
 //! provider's store may already have been refilled for it; ours has not. So this
 //! level is never above the provider's, and in the steady state it is equal to it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freeway_types::Monotonic;
+
+use crate::spec::with_drift;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     /// Units times microseconds of the window: integer arithmetic without rounding.
     level: i128,
     updated: Monotonic,
+    /// Units that are settled, and that the provider may still be about to take, by the latest instant of that.
+    due: BTreeMap<Monotonic, u64>,
+    /// Their sum.
+    awaited: u64,
     pub(crate) in_flight: u64,
 }
 
 impl Bucket {
     pub(crate) fn full(capacity: u64, window: Duration, now: Monotonic) -> Self {
-        Self { level: scaled(capacity, window), updated: now, in_flight: 0 }
+        Self { level: scaled(capacity, window), updated: now, due: BTreeMap::new(), awaited: 0, in_flight: 0 }
     }
 
     pub(crate) fn advance(&mut self, now: Monotonic, capacity: u64, window: Duration) {
+        while let Some(entry) = self.due.first_entry()
+            && *entry.key() <= now
+        {
+            let (receipt, amount) = entry.remove_entry();
+            self.awaited -= amount;
+            self.refill(receipt, capacity, window);
+            self.level = self.level.saturating_sub(scaled(amount, window));
+        }
+        self.refill(now, capacity, window);
+    }
+
+    fn refill(&mut self, now: Monotonic, capacity: u64, window: Duration) {
         let elapsed = i128::try_from(now.since(self.updated).as_micros()).unwrap_or(i128::MAX);
         self.level =
             self.level.saturating_add(elapsed.saturating_mul(i128::from(capacity))).min(scaled(capacity, window));
@@ -33,12 +52,17 @@ impl Bucket {
     /// Whole units that may be sent now.
     pub(crate) fn available(&self, window: Duration) -> u64 {
         let whole = self.level.div_euclid(micros(window));
-        u64::try_from(whole).unwrap_or(0).saturating_sub(self.in_flight)
+        u64::try_from(whole).unwrap_or(0).saturating_sub(self.in_flight).saturating_sub(self.awaited)
     }
 
-    /// Takes units out, at the instant of the last [`advance`](Self::advance).
-    pub(crate) fn count(&mut self, amount: u64, window: Duration) {
-        self.level = self.level.saturating_sub(scaled(amount, window));
+    /// Takes units out at the instant of their receipt, or of the last [`advance`](Self::advance) if that is later.
+    pub(crate) fn count(&mut self, amount: u64, receipt: Monotonic, window: Duration) {
+        if receipt > self.updated && amount > 0 {
+            *self.due.entry(receipt).or_default() += amount;
+            self.awaited = self.awaited.saturating_add(amount);
+        } else {
+            self.level = self.level.saturating_sub(scaled(amount, window));
+        }
     }
 
     /// Another capacity: what is missing from the full store stays missing.
@@ -48,7 +72,7 @@ impl Bucket {
 
     /// How long until `need` units are there, if nothing else is sent.
     pub(crate) fn relief(&self, need: u64, capacity: u64, window: Duration) -> Duration {
-        let target = scaled(need.saturating_add(self.in_flight), window);
+        let target = scaled(need.saturating_add(self.in_flight).saturating_add(self.awaited), window);
         let missing = u128::try_from(target - self.level).unwrap_or(0);
         let wait = missing.div_ceil(u128::from(capacity.max(1)));
         Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX))
@@ -56,7 +80,7 @@ impl Bucket {
 }
 
 fn micros(window: Duration) -> i128 {
-    i128::try_from(window.as_micros()).unwrap_or(i128::MAX).max(1)
+    i128::try_from(with_drift(window).as_micros()).unwrap_or(i128::MAX).max(1)
 }
 
 fn scaled(units: u64, window: Duration) -> i128 {

@@ -3,67 +3,128 @@
 //!
 //! The provider's clock is not ours. A request whose counting may fall on either
 //! side of a boundary is charged to both windows, and while a boundary is nearer
-//! than the slack, a new request must fit into both.
+//! than the uncertainty, a new request must fit into both. The uncertainty is a
+//! fixed slack, until the provider's clock is [learned](crate::skew).
+//!
+//! The wall clock says which window it is, and may be wrong. What was counted in a
+//! window is therefore kept until the monotonic clock says that the window must be
+//! over: a wall clock that is put forward and back finds the old count again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use freeway_types::Timestamp;
+use freeway_types::{Monotonic, Now, Timestamp};
 use jiff::tz::TimeZone;
-use jiff::{ToSpan, Zoned};
 
+use crate::civil::{longest, window};
+use crate::counter::Counted;
+use crate::skew::Offset;
 use crate::spec::Civil;
 
-/// The most that the provider's clock is assumed to differ from ours.
+/// The most that a provider's clock is assumed to differ from ours before it is learned.
 const MOST_SLACK: Duration = Duration::from_secs(1);
+/// How much further than the learned offset a boundary is taken to be, on each side.
+const MARGIN_MICROS: i64 = 50_000;
+/// The most windows that one charge is counted in. Of a charge that may have been counted in more, the last ones
+/// matter: the others are over.
+const MOST_NEAR: usize = 64;
+/// The most windows that are remembered. Only a clock that jumps about makes so many; those go first that will be over
+/// first.
+const MOST_REMEMBERED: usize = 256;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Calendar {
-    /// Units counted in each window that is not over, by its start.
-    counted: BTreeMap<Timestamp, u64>,
-    /// The windows near the last instant asked for: start and end.
+    /// Units counted in each window, by its start on the provider's clock.
+    counted: BTreeMap<Timestamp, Count>,
+    /// The windows near the last instant asked for, the latest first. Only a shortcut: where windows begin and end
+    /// does not depend on the clock.
     near: Vec<(Timestamp, Timestamp)>,
+    /// What is known of the provider's clock.
+    offset: Option<Offset>,
     pub(crate) in_flight: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    units: u64,
+    /// When the window is over, whatever the wall clock says.
+    over: Monotonic,
 }
 
 impl Calendar {
     /// Units held against the fullest window that a request sent at `now` can fall into.
-    pub(crate) fn used(&mut self, now: Timestamp, civil: Civil, zone: &TimeZone) -> u64 {
-        let slack = slack(civil);
-        self.look(now.before(slack), now.after(slack), civil, zone);
-        let fullest = self.near.iter().map(|(start, _)| self.counted.get(start).copied().unwrap_or(0)).max();
-        fullest.unwrap_or(0).saturating_add(self.in_flight)
+    pub(crate) fn used(&mut self, now: Now, civil: Civil, zone: &TimeZone) -> u64 {
+        let (earliest, latest) = self.reach(now, civil);
+        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
+        self.near.iter().map(|(start, _)| self.units(*start)).max().unwrap_or(0).saturating_add(self.in_flight)
     }
 
-    /// Books units that were counted at some instant between `dispatched` and `receipt`.
-    pub(crate) fn count(
-        &mut self,
-        amount: u64,
-        dispatched: Timestamp,
-        receipt: Timestamp,
-        civil: Civil,
-        zone: &TimeZone,
-    ) {
-        let slack = slack(civil);
-        self.look(dispatched.before(slack), receipt.after(slack), civil, zone);
-        for (start, _) in &self.near {
-            *self.counted.entry(*start).or_default() += amount;
+    /// Books units that were counted in the given interval.
+    pub(crate) fn count(&mut self, amount: u64, when: &Counted, civil: Civil, zone: &TimeZone) {
+        if amount == 0 {
+            return;
+        }
+        let over = when.receipt.monotonic.after(longest(civil)).after(longest(civil));
+        let mut charged: Vec<Timestamp> = Vec::new();
+        for (from, to) in when.readings() {
+            // What is learned of the provider's clock holds for each reading of ours on its own.
+            let (earliest, latest) = (self.reach(from, civil).0, self.reach(to, civil).1);
+            self.look(shifted(from.wall, earliest), shifted(to.wall, latest), civil, zone);
+            for (start, _) in &self.near {
+                if charged.contains(start) {
+                    continue;
+                }
+                let count = self.counted.entry(*start).or_insert(Count { units: 0, over });
+                count.units = count.units.saturating_add(amount);
+                count.over = count.over.max(over);
+                if when.has_two_readings() {
+                    charged.push(*start);
+                }
+            }
+        }
+        while self.counted.len() > MOST_REMEMBERED {
+            let first = self.counted.iter().min_by_key(|(_, count)| count.over).map(|(start, _)| *start);
+            if let Some(start) = first {
+                self.counted.remove(&start);
+            }
         }
     }
 
     /// Forgets windows that are over.
-    pub(crate) fn advance(&mut self, now: Timestamp, civil: Civil, zone: &TimeZone) {
-        let slack = slack(civil);
-        if self.counted.len() > 2 {
-            let (start, _) = window(now.before(slack), civil, zone);
-            self.counted = self.counted.split_off(&start);
+    pub(crate) fn advance(&mut self, now: Monotonic) {
+        if self.counted.len() > 1 {
+            self.counted.retain(|_, count| count.over > now);
         }
     }
 
-    /// The end of the present window, with the slack.
-    pub(crate) fn relief(&self, now: Timestamp, civil: Civil, zone: &TimeZone) -> Timestamp {
-        let slack = slack(civil);
-        window(now.after(slack), civil, zone).1.after(slack)
+    /// When `need` units fit, unless more is sent: the end of the last window near `now` that is too full for them.
+    pub(crate) fn relief(&mut self, amount: u64, need: u64, now: Now, civil: Civil, zone: &TimeZone) -> Timestamp {
+        let (earliest, latest) = self.reach(now, civil);
+        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
+        let needed = need.saturating_add(self.in_flight);
+        let too_full = self.near.iter().find(|(start, _)| self.units(*start).saturating_add(needed) > amount);
+        too_full.map_or(now.wall, |(_, end)| shifted(*end, earliest.saturating_neg()))
+    }
+
+    /// What is known of the provider's clock from now on.
+    pub(crate) fn set_offset(&mut self, offset: Offset) {
+        self.offset = Some(offset);
+    }
+
+    fn units(&self, start: Timestamp) -> u64 {
+        self.counted.get(&start).map_or(0, |count| count.units)
+    }
+
+    /// By how many microseconds the provider's clock may be ahead of ours: at least and at most.
+    fn reach(&self, now: Now, civil: Civil) -> (i64, i64) {
+        let learned = self.offset.and_then(|offset| offset.at(now));
+        learned.map_or_else(
+            || {
+                let slack = slack_micros(civil);
+                (-slack, slack)
+            },
+            |(earliest, latest)| (earliest.saturating_sub(MARGIN_MICROS), latest.saturating_add(MARGIN_MICROS)),
+        )
     }
 
     /// Finds the windows that overlap `[from, to]`, with the last answer as a shortcut.
@@ -75,95 +136,26 @@ impl Calendar {
             return;
         }
         self.near.clear();
-        let mut at = from;
+        let mut at = to;
         loop {
             let (start, end) = window(at, civil, zone);
             self.near.push((start, end));
-            if to < end || self.near.len() >= 64 {
+            if start <= from || self.near.len() >= MOST_NEAR {
                 break;
             }
-            at = end;
+            at = start.before(Duration::from_micros(1));
         }
     }
 }
 
-fn slack(civil: Civil) -> Duration {
-    match civil {
+fn slack_micros(civil: Civil) -> i64 {
+    let slack = match civil {
         Civil::Multiple(length) => MOST_SLACK.min(length / 50),
         Civil::Day | Civil::Week | Civil::Month => MOST_SLACK,
-    }
-}
-
-/// Start and end of the window that holds `at`. A midnight that does not exist is the first instant of
-/// its date; of one that comes twice, the first counts.
-fn window(at: Timestamp, civil: Civil, zone: &TimeZone) -> (Timestamp, Timestamp) {
-    if let Civil::Multiple(length) = civil {
-        let length = i64::try_from(length.as_micros()).unwrap_or(i64::MAX).max(1);
-        let start = at.as_micros().div_euclid(length) * length;
-        return (Timestamp::from_micros(start), Timestamp::from_micros(start + length));
-    }
-    civil_window(at, civil, zone).unwrap_or((at, at.after(Duration::from_secs(86_400))))
-}
-
-fn civil_window(at: Timestamp, civil: Civil, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
-    let zoned = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?.to_zoned(zone.clone());
-    let today = zoned.date();
-    let (first, next) = match civil {
-        Civil::Day | Civil::Multiple(_) => (today, today.tomorrow().ok()?),
-        Civil::Week => {
-            let back = i64::from(today.weekday().to_monday_zero_offset());
-            let monday = today.checked_sub(back.days()).ok()?;
-            (monday, monday.checked_add(7.days()).ok()?)
-        }
-        Civil::Month => (today.first_of_month(), today.last_of_month().tomorrow().ok()?),
     };
-    let start = |date: jiff::civil::Date| -> Option<Timestamp> {
-        let zoned: Zoned = date.to_zoned(zone.clone()).ok()?;
-        Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
-    };
-    Some((start(first)?, start(next)?))
+    i64::try_from(slack.as_micros()).unwrap_or(i64::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
-    }
-
-    fn check(civil: Civil, zone: &str, instant: &str, start: &str, end: &str) {
-        let zone = TimeZone::get(zone).unwrap();
-        assert_eq!(window(at(instant), civil, &zone), (at(start), at(end)), "{instant}");
-    }
-
-    #[test]
-    fn days_may_last_23_or_25_hours() {
-        let la = "America/Los_Angeles";
-        check(Civil::Day, la, "2026-03-08T18:00:00Z", "2026-03-08T08:00:00Z", "2026-03-09T07:00:00Z");
-        check(Civil::Day, la, "2026-11-01T12:00:00Z", "2026-11-01T07:00:00Z", "2026-11-02T08:00:00Z");
-    }
-
-    #[test]
-    fn a_missing_midnight_is_the_first_instant_of_its_date() {
-        // Clocks in Santiago went from 24:00 to 01:00 on 2026-09-05.
-        check(Civil::Day, "America/Santiago", "2026-09-06T12:00:00Z", "2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z");
-    }
-
-    #[test]
-    fn weeks_begin_on_monday_and_months_on_the_first() {
-        check(Civil::Week, "UTC", "2026-11-22T12:00:00Z", "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z");
-        check(Civil::Month, "UTC", "2026-02-28T23:59:59Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z");
-    }
-
-    #[test]
-    fn shorter_windows_are_multiples_since_1970() {
-        check(
-            Civil::Multiple(Duration::from_secs(10)),
-            "UTC",
-            "2026-01-01T00:00:19.5Z",
-            "2026-01-01T00:00:10Z",
-            "2026-01-01T00:00:20Z",
-        );
-    }
+fn shifted(instant: Timestamp, micros: i64) -> Timestamp {
+    Timestamp::from_micros(instant.as_micros().saturating_add(micros))
 }

@@ -2,23 +2,42 @@
 
 use freeway_types::{Monotonic, Now, Timestamp};
 
+use crate::COUNT_LAG;
 use crate::bucket::Bucket;
 use crate::calendar::Calendar;
+use crate::purse::Purse;
 use crate::rolling::Rolling;
-use crate::spec::{LimitSpec, Rule};
+use crate::skew::Offset;
+use crate::spec::{Grant, LimitSpec, Rule};
+
+/// The wall clock is taken to have jumped if it went so much more or less than the monotonic one: more than it takes
+/// to read both, less than any slack.
+const JUMP_MICROS: u64 = 5_000;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Counter {
     Rolling(Rolling),
     Bucket(Bucket),
     Calendar(Calendar),
-    /// What was ever counted, and what is in flight.
-    Never {
-        counted: u64,
-        in_flight: u64,
-    },
+    /// Credits that do not come back.
+    Purse(Purse),
     /// Requests in flight.
     Concurrency(u64),
+}
+
+/// One credit as it stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantView {
+    /// What it is called.
+    pub name: String,
+    /// Its size in units, tokens or picodollars; zero where nobody knows it.
+    pub amount: u64,
+    /// What was charged to it.
+    pub used: u64,
+    /// What may still be spent of it now, before what is in flight is taken off; nothing once it has lapsed.
+    pub left: u64,
+    /// When the rest of it is gone.
+    pub lapses: Option<Timestamp>,
 }
 
 /// The interval in which the provider counted a charge.
@@ -26,6 +45,51 @@ pub(crate) enum Counter {
 pub(crate) struct Counted {
     pub(crate) dispatched: Now,
     pub(crate) receipt: Now,
+    /// Where the wall clock jumped in between: the same interval, as the clock is set now. Which of the two settings is
+    /// right is not known.
+    set_anew: Option<(Now, Now)>,
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// The interval of a charge that this process dispatched. `now` is not much later than its end.
+    pub(crate) fn between(dispatched: Now, receipt: Now, now: Now) -> Self {
+        let length = receipt.monotonic.since(dispatched.monotonic);
+        let expected = dispatched.after(now.monotonic.since(dispatched.monotonic)).wall;
+        let jump = expected.as_micros().abs_diff(now.wall.as_micros());
+        if jump <= JUMP_MICROS {
+            return Self { dispatched, receipt: dispatched.after(length), set_anew: None };
+        }
+        // The machine may have been suspended, while the provider's time went on.
+        let set_anew = Some((placed(dispatched.monotonic, now), placed(receipt.monotonic, now)));
+        Self { dispatched, receipt: dispatched.after(length + COUNT_LAG), set_anew }
+    }
+
+    /// The interval of a charge from before this process started, by the wall clock of then. It was counted at `latest`
+    /// at the latest; what was written down as later than that was written by a clock that was ahead, and may have been
+    /// counted in the present window.
+    pub(crate) fn before(dispatched: Timestamp, receipt: Timestamp, latest: Now, now: Now) -> Self {
+        // An instant before this process began has no place on its monotonic clock: the nearest one that has holds the
+        // charge longer than needed, never shorter.
+        let place = |wall: Timestamp| {
+            let micros = u64::try_from(now.wall.since(wall).as_micros()).unwrap_or(u64::MAX);
+            let monotonic = Monotonic::from_micros(now.monotonic.as_micros().saturating_sub(micros));
+            Now { wall, monotonic: monotonic.after(wall.since(now.wall)).min(latest.monotonic) }
+        };
+        let is_ahead = receipt > latest.wall;
+        Self { dispatched: place(dispatched), receipt: place(receipt), set_anew: is_ahead.then_some((now, latest)) }
+    }
+
+    /// The interval by each setting of the wall clock that may have been the right one.
+    pub(crate) fn readings(&self) -> impl Iterator<Item = (Now, Now)> {
+        std::iter::once((self.dispatched, self.receipt)).chain(self.set_anew)
+    }
+
+    /// Whether there are two settings.
+    pub(crate) fn has_two_readings(&self) -> bool {
+        self.set_anew.is_some()
+    }
 }
 
 impl Counter {
@@ -34,7 +98,7 @@ impl Counter {
             Rule::Rolling(_) => Self::Rolling(Rolling::default()),
             Rule::Bucket(window) => Self::Bucket(Bucket::full(spec.amount.unwrap_or(u64::MAX), *window, now.monotonic)),
             Rule::Calendar(..) => Self::Calendar(Calendar::default()),
-            Rule::Never(_) => Self::Never { counted: 0, in_flight: 0 },
+            Rule::Never(grants) => Self::Purse(Purse::unspent(grants.len())),
             Rule::Concurrency => Self::Concurrency(0),
         }
     }
@@ -45,7 +109,7 @@ impl Counter {
             (Self::Bucket(bucket), Rule::Bucket(window)) => {
                 bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX), *window);
             }
-            (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => calendar.advance(now.wall, *civil, zone),
+            (Self::Calendar(calendar), _) => calendar.advance(now.monotonic),
             _ => {}
         }
     }
@@ -56,15 +120,9 @@ impl Counter {
             (Self::Rolling(log), _) => amount.saturating_sub(log.used()),
             (Self::Bucket(bucket), Rule::Bucket(window)) => bucket.available(*window),
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
-                amount.saturating_sub(calendar.used(now.wall, *civil, zone))
+                amount.saturating_sub(calendar.used(now, *civil, zone))
             }
-            (Self::Never { counted, in_flight }, Rule::Never(expires)) => {
-                if expires.is_some_and(|instant| instant <= now.wall) {
-                    0
-                } else {
-                    amount.saturating_sub(counted.saturating_add(*in_flight))
-                }
-            }
+            (Self::Purse(purse), Rule::Never(grants)) => purse.left(grants, now.wall),
             (Self::Concurrency(active), _) => amount.saturating_sub(*active),
             _ => 0,
         }
@@ -83,7 +141,7 @@ impl Counter {
             Self::Rolling(log) => log.in_flight,
             Self::Bucket(bucket) => bucket.in_flight,
             Self::Calendar(calendar) => calendar.in_flight,
-            Self::Never { in_flight, .. } => *in_flight,
+            Self::Purse(purse) => purse.in_flight,
             Self::Concurrency(active) => *active,
         }
     }
@@ -105,18 +163,22 @@ impl Counter {
             }
             (Self::Bucket(bucket), Rule::Bucket(window)) => {
                 bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX), *window);
-                bucket.count(amount, *window);
+                bucket.count(amount, when.receipt.monotonic, *window);
             }
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
-                calendar.count(amount, when.dispatched.wall, when.receipt.wall, *civil, zone);
+                calendar.count(amount, &when, *civil, zone);
             }
-            (Self::Never { counted, .. }, _) => *counted = counted.saturating_add(amount),
+            (Self::Purse(purse), Rule::Never(grants)) => {
+                let from = when.readings().map(|(from, _)| from.wall).min().unwrap_or_default();
+                let to = when.readings().map(|(_, to)| to.wall).max().unwrap_or_default();
+                purse.count(amount, grants, from, to);
+            }
             _ => {}
         }
     }
 
     /// When `need` units fit, as far as that can be said.
-    pub(crate) fn relief(&self, spec: &LimitSpec, amount: u64, need: u64, now: Now) -> Option<Now> {
+    pub(crate) fn relief(&mut self, spec: &LimitSpec, amount: u64, need: u64, now: Now) -> Option<Now> {
         match (self, &spec.rule) {
             (Self::Rolling(log), Rule::Rolling(window)) => {
                 let missing = log.used().saturating_add(need).saturating_sub(amount);
@@ -125,10 +187,35 @@ impl Counter {
             }
             (Self::Bucket(bucket), Rule::Bucket(window)) => Some(now.after(bucket.relief(need, amount, *window))),
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
-                let end: Timestamp = calendar.relief(now.wall, *civil, zone);
-                Some(now.after(end.since(now.wall)))
+                let instant = calendar.relief(amount, need, now, *civil, zone);
+                Some(now.after(instant.since(now.wall)))
             }
             _ => None,
+        }
+    }
+
+    /// What each of the limit's credits was charged and what is left of it, as they stand at `now`.
+    pub(crate) fn credits(&self, spec: &LimitSpec, now: Now) -> Vec<GrantView> {
+        let (Self::Purse(purse), Rule::Never(grants)) = (self, &spec.rule) else { return Vec::new() };
+        let view = |(place, grant): (usize, &Grant)| GrantView {
+            name: grant.name(&spec.name),
+            amount: grant.amount.unwrap_or_default(),
+            used: purse.used_of(place),
+            left: purse.left_of(grants, place, now.wall),
+            lapses: grant.expires,
+        };
+        grants.iter().enumerate().map(view).collect()
+    }
+
+    /// What was charged or is held, of a credit that has lapsed in part.
+    pub(crate) fn spent(&self) -> Option<u64> {
+        if let Self::Purse(purse) = self { Some(purse.used()) } else { None }
+    }
+
+    /// What is known of the provider's clock from now on. Only civil windows care.
+    pub(crate) fn set_offset(&mut self, offset: Offset) {
+        if let Self::Calendar(calendar) = self {
+            calendar.set_offset(offset);
         }
     }
 
@@ -137,10 +224,16 @@ impl Counter {
             Self::Rolling(log) => &mut log.in_flight,
             Self::Bucket(bucket) => &mut bucket.in_flight,
             Self::Calendar(calendar) => &mut calendar.in_flight,
-            Self::Never { in_flight, .. } => in_flight,
+            Self::Purse(purse) => &mut purse.in_flight,
             Self::Concurrency(active) => active,
         }
     }
+}
+
+/// Both clocks at a monotonic instant, as they are set at `now`.
+fn placed(instant: Monotonic, now: Now) -> Now {
+    let wall = now.wall.before(now.monotonic.since(instant)).after(instant.since(now.monotonic));
+    Now { wall, monotonic: instant }
 }
 
 /// Both clocks at a monotonic instant that is not before `now`.

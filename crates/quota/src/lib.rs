@@ -16,22 +16,27 @@
 mod book;
 mod bucket;
 mod calendar;
+mod civil;
 mod counter;
 mod demand;
 mod hint;
 mod pause;
+mod purse;
 mod ratelimit;
 mod report;
 mod rolling;
+mod skew;
 mod spec;
 
 pub use book::{Actual, Blocked, Book, Fit, LimitView, ReservationId};
+pub use counter::GrantView;
 pub use demand::{Bound, Demand, used};
 pub use hint::{duration_in, parse_duration, parse_http_date, parse_retry_after, parse_retry_after_ms};
 pub use pause::{PauseScope, Pauses};
 pub use ratelimit::RateLimitFields;
 pub use report::{Report, ReportScope, ReportSource, ReportWindow, figure, parse_figure};
-pub use spec::{Charging, Civil, LimitSpec, Rule, SpecError};
+pub use skew::{Offset, Skew};
+pub use spec::{Charging, Civil, Grant, LimitSpec, Rule, SpecError};
 
 use std::time::Duration;
 

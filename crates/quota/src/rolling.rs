@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use freeway_types::Monotonic;
 
+use crate::spec::with_drift;
+
 /// Up to this many units single charges are remembered exactly; above, they leave in steps.
 const EXACT: u64 = 512;
 /// The steps of a large log: a charge stays up to one of these parts of a window too long.
@@ -45,7 +47,7 @@ impl Rolling {
         if amount == 0 {
             return;
         }
-        let mut returns = receipt.after(window);
+        let mut returns = receipt.after(with_drift(window));
         if limit > EXACT {
             let step = u64::try_from((window / STEPS).as_micros()).unwrap_or(u64::MAX).max(1);
             returns = Monotonic::from_micros(returns.as_micros().div_ceil(step).saturating_mul(step));

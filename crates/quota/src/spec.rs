@@ -6,6 +6,8 @@ use freeway_catalog::{Charges, Counts, Estimate, Limit, Reset, window_seconds};
 use freeway_types::{Metric, Timestamp};
 use jiff::tz::TimeZone;
 
+use crate::civil::longest;
+
 /// One limit, ready to be counted.
 #[derive(Clone, Debug)]
 pub struct LimitSpec {
@@ -46,10 +48,19 @@ pub enum Rule {
     Bucket(Duration),
     /// All at once at a civil boundary.
     Calendar(Civil, TimeZone),
-    /// Not at all; the rest lapses at the given instant.
-    Never(Option<Timestamp>),
+    /// Not at all: credits, spent as one, in the order in which they lapse.
+    Never(Vec<Grant>),
     /// When the request ends.
     Concurrency,
+}
+
+/// A credit that does not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its size in units, tokens or picodollars. `None`: nobody knows; such a credit stands alone.
+    pub amount: Option<u64>,
+    /// When its rest is gone.
+    pub expires: Option<Timestamp>,
 }
 
 /// A civil window.
@@ -76,7 +87,30 @@ pub enum SpecError {
     Zone(String),
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
+/// A length as it must be waited out here to have passed at the provider, too: one part in 20,000 more, which is as
+/// much as two clocks of quartz drift apart.
+pub(crate) fn with_drift(length: Duration) -> Duration {
+    length.saturating_add(length / 20_000)
+}
+
+impl Grant {
+    /// What it is called as part of the limit of a name.
+    #[must_use]
+    pub fn name(&self, limit: &str) -> String {
+        match self.expires {
+            Some(end) => format!(
+                "{limit}, until {}",
+                end.before(Duration::from_secs(1)).to_rfc3339().split('T').next().unwrap_or_default()
+            ),
+            None => limit.to_owned(),
+        }
+    }
+
+    /// Whether it can be charged at an instant.
+    pub(crate) fn is_live(&self, at: Timestamp) -> bool {
+        self.expires.is_none_or(|end| end > at)
+    }
+}
 
 impl LimitSpec {
     /// Reads a limit from its written form. `owner` names what it counts for, such as `groq/llama`.
@@ -112,22 +146,58 @@ impl LimitSpec {
         let same_rule = match (&self.rule, &other.rule) {
             (Rule::Rolling(one), Rule::Rolling(two)) | (Rule::Bucket(one), Rule::Bucket(two)) => one == two,
             (Rule::Calendar(one, here), Rule::Calendar(two, there)) => one == two && here == there,
-            (Rule::Never(one), Rule::Never(two)) => one == two,
+            (Rule::Never(one), Rule::Never(two)) => {
+                one.iter().map(|grant| grant.expires).eq(two.iter().map(|grant| grant.expires))
+            }
             (Rule::Concurrency, Rule::Concurrency) => true,
             _ => false,
         };
         same_rule && self.charging == other.charging
     }
 
-    /// The length after which a charge is sure to be back, for windows that have one.
+    /// Joins a credit to this one, so that both are spent as one: what lapses first is charged first. Credits belong
+    /// together if they count the same in the same way for the same; their amounts must be known.
+    ///
+    /// Gives `None` if they do not belong together, and otherwise whether they agree: two credits that lapse together
+    /// are one and the same, and must be of one size.
+    pub fn join(&mut self, other: &Self) -> Option<bool> {
+        let belongs = self.name == other.name
+            && self.charging == other.charging
+            && self.amount.is_some()
+            && other.amount.is_some();
+        let (Rule::Never(grants), Rule::Never(more)) = (&mut self.rule, &other.rule) else { return None };
+        if !belongs {
+            return None;
+        }
+        for grant in more {
+            match grants.iter().find(|known| known.expires == grant.expires) {
+                Some(known) if known != grant => return Some(false),
+                Some(_) => {}
+                None => grants.push(*grant),
+            }
+        }
+        grants.sort_by_key(|grant| (grant.expires.is_none(), grant.expires));
+        self.amount = grants.iter().map(|grant| grant.amount).try_fold(0_u64, |sum, one| sum.checked_add(one?));
+        Some(true)
+    }
+
+    /// Whether two limits that [count alike](Self::counts_like) are of one size, credit by credit.
+    #[must_use]
+    pub fn is_as_large_as(&self, other: &Self) -> bool {
+        self.amount == other.amount
+            && match (&self.rule, &other.rule) {
+                (Rule::Never(one), Rule::Never(two)) => one == two,
+                _ => true,
+            }
+    }
+
+    /// The length after which a charge is sure to be back, for windows that have one: of civil windows, one that none
+    /// exceeds however the clocks are put forward or back.
     #[must_use]
     pub fn length(&self) -> Option<Duration> {
         match &self.rule {
-            Rule::Rolling(window) | Rule::Bucket(window) => Some(*window),
-            Rule::Calendar(Civil::Multiple(length), _) => Some(*length),
-            Rule::Calendar(Civil::Day, _) => Some(DAY),
-            Rule::Calendar(Civil::Week, _) => Some(7 * DAY),
-            Rule::Calendar(Civil::Month, _) => Some(31 * DAY),
+            Rule::Rolling(window) | Rule::Bucket(window) => Some(with_drift(*window)),
+            Rule::Calendar(civil, _) => Some(longest(*civil)),
             Rule::Never(_) | Rule::Concurrency => None,
         }
     }
@@ -135,7 +205,8 @@ impl LimitSpec {
 
 fn rule(limit: &Limit, reset: Reset) -> Result<Rule, SpecError> {
     if reset == Reset::Never {
-        return Ok(Rule::Never(expiry(limit)));
+        let amount = limit.amount.map(|amount| units(limit.metric, amount));
+        return Ok(Rule::Never(vec![Grant { amount, expires: expiry(limit) }]));
     }
     let text = limit.window.as_deref().unwrap_or_default();
     let length = window_seconds(text).map(Duration::from_secs).ok_or_else(|| SpecError::Window(text.to_owned()))?;

@@ -25,6 +25,16 @@ pub(crate) fn quotas(engine: &Engine) -> Value {
                 Metric::Usd => json!(Usd::from_picos(i64::try_from(units).unwrap_or(i64::MAX)).as_dollars()),
                 _ => json!(units),
             };
+            // One that stands alone is the limit itself.
+            let credits = limit.credits.iter().filter(|_| limit.credits.len() > 1).map(|credit| {
+                json!({
+                    "credit": credit.name,
+                    "amount": shown(credit.amount),
+                    "used": shown(credit.used),
+                    "left": shown(credit.left),
+                    "lapses": credit.lapses.map(|instant| instant.to_string()),
+                })
+            });
             json!({
                 "limit": limit.name,
                 "metric": limit.metric,
@@ -34,6 +44,7 @@ pub(crate) fn quotas(engine: &Engine) -> Value {
                 "held": shown(limit.held),
                 "left": limit.amount.map(|_| shown(limit.left)),
                 "returns": limit.returns.map(|instant| instant.to_string()),
+                "credits": credits.collect::<Vec<_>>(),
                 "reset_assumed": limit.reset_unknown,
             })
         })

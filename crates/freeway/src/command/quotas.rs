@@ -24,20 +24,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|limit| {
+        .flat_map(|limit| {
             let reset = if limit["reset_assumed"] == true {
                 format!("{} (assumed)", text(&limit["returns"]))
             } else {
                 text(&limit["returns"])
             };
-            vec![
+            let row = vec![
                 text(&limit["limit"]),
                 number(&limit["amount"]),
                 number(&limit["used"]),
                 number(&limit["held"]),
                 number(&limit["left"]),
                 reset,
-            ]
+            ];
+            let credits = limit["credits"].as_array().into_iter().flatten().map(|credit| {
+                vec![
+                    format!("  {}", text(&credit["credit"])),
+                    number(&credit["amount"]),
+                    number(&credit["used"]),
+                    String::new(),
+                    number(&credit["left"]),
+                    String::new(),
+                ]
+            });
+            std::iter::once(row).chain(credits).collect::<Vec<_>>()
         })
         .collect();
     print!("{}", render(&["limit", "amount", "used", "in flight", "left", "next back"], &rows));
