@@ -12,7 +12,7 @@ use proptest::sample::select;
 use crate::provider::{Charge, Hidden, Kind, is_overrun};
 
 const WINDOW_MS: i64 = 10_000;
-const LENGTH_MS: i64 = 61_000;
+const LENGTH_MS: i64 = 60_500;
 /// How often the client asks.
 const TICK_MS: i64 = 5;
 
