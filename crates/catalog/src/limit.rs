@@ -54,6 +54,9 @@ pub struct Limit {
     /// Ids of sources.
     #[serde(default)]
     pub src: Vec<String>,
+    /// Whether it is the user's own word, from the configuration: then nothing that a provider says can loosen it.
+    #[serde(skip)]
+    pub own: bool,
 }
 
 impl Limit {

@@ -242,8 +242,10 @@ pub(crate) fn units(units: ModelPrice) -> Option<Prices> {
 
 /// The user's table goes before the catalogue's file, key by key; models by their ids.
 fn lay_over(own: &Provider, known: Option<&Provider>) -> Provider {
-    let Some(known) = known else { return own.clone() };
-    let own = own.clone();
+    let mut own = own.clone();
+    let of_models = own.models.iter_mut().flat_map(|model| model.limits.iter_mut().flatten());
+    own.limits.iter_mut().chain(of_models).for_each(|limit| limit.own = true);
+    let Some(known) = known else { return own };
     let mut models = known.models.clone();
     for model in own.models {
         match models.iter_mut().find(|known| known.id == model.id) {

@@ -17,6 +17,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, Response};
 use http_body::Body;
 
+use crate::hearing::Heading;
 use crate::job::Job;
 use crate::relay::Relay;
 use crate::trace::Trace;
@@ -57,6 +58,8 @@ pub(crate) struct Failure {
     pub(crate) may_have_worked: bool,
     /// An answer without content, for a client that gets no better one.
     pub(crate) empty_answer: Option<Bytes>,
+    /// Whether the counts hold further attempts back by themselves, so that nothing needs to be paused for it.
+    pub(crate) counted: bool,
 }
 
 /// Sends the request to one target and waits for its first content, or for its whole answer.
@@ -90,7 +93,9 @@ pub(crate) async fn attempt(
         }),
     };
     let demand = &candidate.demand;
-    trace.take_off(candidate.deployment, key, reservation, engine.now(), demand);
+    let sent = engine.now();
+    trace.take_off(candidate.deployment, key, reservation, sent, demand);
+    let heading = Heading { deployment: candidate.deployment, reservation, sent, demand };
 
     let client = &engine.clients[deployment.account.get()];
     let waited = tokio::time::timeout(limit, async {
@@ -101,8 +106,9 @@ pub(crate) async fn attempt(
             return Err(invalid(status, "a status that no answer comes with"));
         }
         if status != 200 {
-            return Err(refused(&engine, candidate.deployment, response).await);
+            return Err(refused(&engine, heading, response).await);
         }
+        engine.hear(heading, response.headers());
         let kind =
             response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
         if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -282,14 +288,14 @@ async fn collect(mut incoming: AnswerBody, most: usize) -> Result<Bytes, String>
 }
 
 /// Reads a refusal and what it means.
-async fn refused(engine: &crate::Engine, deployment: DeploymentIndex, response: Response<AnswerBody>) -> Failure {
+async fn refused(engine: &crate::Engine, attempt: Heading<'_>, response: Response<AnswerBody>) -> Failure {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let body = tokio::time::timeout(REFUSAL_LIMIT, collect(response.into_body(), MOST_REFUSAL_BYTES)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
-    let meaning = read(engine, deployment, status, &headers, &body);
+    let (meaning, counted) = read(engine, attempt.deployment, status, &headers, &body, Some(attempt));
     let may_have_worked = matches!(status, 408 | 499 | 500..=502 | 504..=528 | 530..=599);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None }
+    Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None, counted }
 }
 
 /// An error inside an answer that began with 200. A status that the error itself names is believed.
@@ -300,16 +306,32 @@ fn error_inside(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Failure {
-    let rules = read(engine, deployment, status, headers, body);
+    let (rules, _) = read(engine, deployment, status, headers, body, None);
     let named = rules.code.as_ref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
     let meaning = match named {
-        Some(code) if rules.case == "error_in_answer" => read(engine, deployment, code, headers, body),
+        Some(code) if rules.case == "error_in_answer" => read(engine, deployment, code, headers, body, None).0,
         _ => rules,
     };
-    Failure { meaning, status: named.or(Some(status)), sent: true, may_have_worked: true, empty_answer: None }
+    Failure {
+        meaning,
+        status: named.or(Some(status)),
+        sent: true,
+        may_have_worked: true,
+        empty_answer: None,
+        counted: false,
+    }
 }
 
-fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, headers: &HeaderMap, body: &[u8]) -> Meaning {
+/// Reads a refusal. What it says of limits is learned if it is told of which attempt it came; then also whether the
+/// counts hold further attempts back.
+fn read(
+    engine: &crate::Engine,
+    deployment: DeploymentIndex,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    attempt: Option<Heading<'_>>,
+) -> (Meaning, bool) {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (strikes, missing_before) = {
         let (state, name) = (engine.state(), &engine.snapshot.deployment(deployment).name);
@@ -319,11 +341,19 @@ fn read(engine: &crate::Engine, deployment: DeploymentIndex, status: u16, header
     let answered_at = header(DATE.as_str()).and_then(|date| freeway_quota::parse_http_date(&date)).unwrap_or(now);
     let refusal = Refusal { status, header: &header, body, answered_at, strikes, missing_before };
     let mut meaning = read_refusal(engine.snapshot.account_of(deployment), &refusal);
+    let of_quota = meaning.is_quota(Some(status));
+    let counted = attempt.is_some_and(|attempt| match of_quota {
+        true => engine.hear_refusal(attempt, headers, &refusal),
+        false => {
+            engine.hear(attempt, headers);
+            false
+        }
+    });
     meaning.message = engine.scrubber.scrub(&meaning.message);
     for word in [&mut meaning.code, &mut meaning.param] {
         *word = word.take().map(|text| engine.scrubber.scrub_word(&text));
     }
-    meaning
+    (meaning, counted)
 }
 
 fn fault(case: &str, message: String, remedy: Remedy, domain: Domain) -> Meaning {
@@ -345,18 +375,19 @@ fn not_sent(error: &SendError) -> Failure {
         sent,
         may_have_worked: sent,
         empty_answer: None,
+        counted: false,
     }
 }
 
 fn broken(status: Option<u16>, cause: &str) -> Failure {
     let message = format!("the answer broke off: {cause}");
     let meaning = fault("broken_answer", message, Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
-    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None }
+    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None, counted: false }
 }
 
 fn invalid(status: u16, what: &str) -> Failure {
     let meaning = fault("invalid_answer", what.to_owned(), Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None }
+    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None, counted: false }
 }
 
 fn empty(status: u16, finish: Option<Finish>, answer: Option<Bytes>) -> Failure {
@@ -365,11 +396,11 @@ fn empty(status: u16, finish: Option<Finish>, answer: Option<Bytes>) -> Failure 
         _ => ("empty_answer", "the answer has no content"),
     };
     let meaning = fault(case, message.to_owned(), Remedy::Another, Domain::Deployment);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: answer }
+    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: answer, counted: false }
 }
 
 fn silent(limit: Duration) -> Failure {
     let message = format!("no content within {:.1} s", limit.as_secs_f64());
     let meaning = fault("silence", message, Remedy::Another, Domain::Deployment);
-    Failure { meaning, status: None, sent: true, may_have_worked: true, empty_answer: None }
+    Failure { meaning, status: None, sent: true, may_have_worked: true, empty_answer: None, counted: false }
 }

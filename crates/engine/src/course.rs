@@ -124,8 +124,9 @@ impl<'a> Course<'a> {
     }
 
     /// A target has answered: what was held against it is forgotten.
-    pub(crate) fn clear(&self, deployment: DeploymentIndex) {
+    pub(crate) fn clear(&self, deployment: DeploymentIndex, key: Option<KeyIndex>, sent: Now) {
         let mut state = self.engine.state();
+        self.engine.lift_pauses(&mut state, deployment, key, sent);
         let name = &self.engine.snapshot.deployment(deployment).name;
         state.strikes.remove(name);
         state.missing.remove(name);
@@ -135,8 +136,10 @@ impl<'a> Course<'a> {
     pub(crate) fn learn(&mut self, turn: Turn, key: Option<KeyIndex>, failure: Failure) -> Option<ClientError> {
         let deployment = self.plan.candidates[turn.position].deployment;
         let account = self.engine.snapshot.deployment(deployment).account;
-        let Failure { meaning, status, empty_answer, may_have_worked, .. } = failure;
-        self.pause(deployment, key, &meaning);
+        let Failure { meaning, status, empty_answer, may_have_worked, counted: failure_is_counted, .. } = failure;
+        if !failure_is_counted {
+            self.pause(deployment, key, &meaning);
+        }
         if let Some(answer) = empty_answer {
             self.empty_answer.get_or_insert((deployment, answer));
         }
@@ -210,7 +213,6 @@ impl<'a> Course<'a> {
         }
         let Some(order) = meaning.pause else { return };
         let now = self.engine.now();
-        let until = now.after(order.length);
         let scopes: Vec<PauseScope> = match order.scope {
             Scope::Key => key.map(|key| PauseScope::Key(account.clone(), key)).into_iter().collect(),
             Scope::Deployment => vec![PauseScope::Deployment(here.name.clone())],
@@ -226,7 +228,7 @@ impl<'a> Course<'a> {
         // The provider's words may quote this request; a pause is shown to others.
         let why = meaning.case.clone();
         for scope in scopes {
-            state.pauses.pause(scope, until, &why);
+            self.engine.lay_pause(&mut state, scope, order.length, &why, order.inferred);
         }
         drop(state);
         if order.length > Duration::from_secs(3) {

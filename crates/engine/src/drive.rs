@@ -73,7 +73,7 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
                 continue;
             }
         };
-        let reservation = match engine.reserve(now, deployment, &candidate.demand) {
+        let reservation = match engine.reserve(now, candidate.deployment, key, &candidate.demand) {
             Ok(reservation) => reservation,
             Err(reason) => {
                 course.obstacle(turn.position, reason);
@@ -89,7 +89,7 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
         let limit = share(first_content(deployment, job.chat.stream, most_output), remaining, course.has_others());
         match attempt(trace, job, candidate, key, reservation, limit).await {
             Ok(committed) => {
-                course.clear(committed.deployment);
+                course.clear(committed.deployment, key, now);
                 if matches!(committed.content, Content::Whole(_)) {
                     trace.land(&Ending::Answered);
                 }

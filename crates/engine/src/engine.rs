@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use freeway_catalog::Counts;
+use freeway_catalog::{Charges, Counts};
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
-use freeway_quota::{Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, used};
+use freeway_quota::{
+    Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, Skew, used,
+};
 use freeway_router::{Account, Deployment, Expectation, Live, Reason, Shape, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
@@ -52,6 +54,10 @@ pub struct Engine {
     pub(crate) next_key: Vec<AtomicUsize>,
     /// What was learned about each deployment's tokens.
     pub(crate) calibrated: Vec<Arc<Calibrated>>,
+    /// Whether a limit of each deployment charges what was asked for, to the end.
+    pub(crate) charges_requested: Vec<bool>,
+    /// Each account's limits that go by the provider's clock.
+    pub(crate) calendars: Vec<Vec<LimitIndex>>,
     shared: Arc<Shared>,
 }
 
@@ -76,6 +82,8 @@ pub(crate) struct State {
     pub(crate) strikes: BTreeMap<String, u32>,
     /// Deployments that have answered 404 once.
     pub(crate) missing: BTreeSet<String>,
+    /// The providers' clocks, by account.
+    pub(crate) skews: BTreeMap<String, Skew>,
     /// Deployments that the configuration in force allows.
     in_force: BTreeSet<String>,
 }
@@ -153,6 +161,7 @@ impl Engine {
             pauses: Pauses::default(),
             strikes: BTreeMap::new(),
             missing: BTreeSet::new(),
+            skews: BTreeMap::new(),
             in_force: BTreeSet::new(),
         };
         let shared = Shared {
@@ -166,7 +175,11 @@ impl Engine {
         };
         shared.store.recover(shared.clock.now().wall)?;
         shared.load_learned()?;
-        Self::on(Arc::new(shared), setup)
+        let engine = Self::on(Arc::new(shared), setup)?;
+        let now = engine.now();
+        engine.shared().load_sizes(&mut engine.state(), now)?;
+        engine.shared().load_pauses(&mut engine.state(), now)?;
+        Ok(engine)
     }
 
     /// The engine of an edited configuration. From now on no request, whichever engine it began on, is sent to a
@@ -194,6 +207,10 @@ impl Engine {
     fn on(shared: Arc<Shared>, setup: Setup) -> Result<Self, StoreError> {
         let Setup { mut snapshot, clients, limits, scrubber } = setup;
         let next_key = snapshot.accounts.iter().map(|_| AtomicUsize::new(0)).collect();
+        let charges_requested = |deployment: &Deployment| {
+            deployment.limits.iter().any(|limit| limits[limit.get()].charging.charges == Charges::Requested)
+        };
+        let charges_requested = snapshot.deployments.iter().map(charges_requested).collect();
         let is_new: Vec<bool> = limits.iter().map(|limit| !shared.state().book.counts(limit)).collect();
         let spent = shared.spent_before(limits.iter().zip(&is_new).filter(|(_, new)| **new).map(|(limit, _)| limit))?;
         let mut state = shared.state();
@@ -215,9 +232,11 @@ impl Engine {
         }
         let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
         state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
+        let calendars = Self::calendars_of(&snapshot, &state);
+        state.tell_clocks(&snapshot, &calendars);
         drop(state);
         let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
-        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, shared })
+        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, charges_requested, calendars, shared })
     }
 
     /// What is configured.
@@ -298,17 +317,30 @@ impl Engine {
     }
 
     /// Holds what an attempt may use.
-    pub(crate) fn reserve(&self, now: Now, deployment: &Deployment, demand: &Demand) -> Result<ReservationId, Reason> {
+    pub(crate) fn reserve(
+        &self,
+        now: Now,
+        index: DeploymentIndex,
+        key: Option<KeyIndex>,
+        demand: &Demand,
+    ) -> Result<ReservationId, Reason> {
+        let deployment = self.snapshot.deployment(index);
         let mut state = self.state();
         if !state.in_force.contains(&deployment.name) {
             return Err(Reason::Off("removed or switched off by an edit of the configuration".to_owned()));
         }
-        state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| Reason::Quota {
+        let live = LiveState { engine: self, state: &mut state, now };
+        if let Some((until, why)) = live.held_back(index) {
+            return Err(Reason::Paused { until, why });
+        }
+        let reserved = state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| Reason::Quota {
             limit: blocked.limit,
             name: state.book.spec(blocked.limit).name.clone(),
             until: blocked.until,
             too_large: blocked.too_large,
-        })
+        })?;
+        self.claim_pauses(&mut state, index, key, now);
+        Ok(reserved)
     }
 
     /// Hands a finished request to the ledger.
@@ -381,8 +413,10 @@ impl State {
                 let is_refusal = !spent.answered && spent.held.is_none() && spent.usage == Usage::default();
                 (u64::from(!is_refusal || spec.charging.counts == Counts::All), spent.counted_at)
             }
-            (_, Some(held)) => (held.amount(spec), spent.ended_at.after(COUNT_LAG)),
-            (metric, None) => (used(metric, spent.usage, picos, spent.units), spent.ended_at.after(COUNT_LAG)),
+            (_, Some(held)) if !spent.known || spec.charging.charges == Charges::Requested => {
+                (held.amount(spec), spent.ended_at.after(COUNT_LAG))
+            }
+            (metric, _) => (used(metric, spent.usage, picos, spent.units), spent.ended_at.after(COUNT_LAG)),
         };
         if amount > 0 {
             self.book.replay(limit, amount, spent.sent_at, counted_at, now);
@@ -403,6 +437,20 @@ impl Live for LiveState<'_> {
     }
 
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {
+        self.held_back(deployment)
+    }
+
+    fn limit_name(&self, limit: LimitIndex) -> String {
+        self.state.book.spec(limit).name.clone()
+    }
+
+    fn expect(&mut self, deployment: DeploymentIndex, shape: Shape) -> Expectation {
+        self.engine.calibrated[deployment.get()].expect(shape)
+    }
+}
+
+impl LiveState<'_> {
+    fn held_back(&self, deployment: DeploymentIndex) -> Option<(Now, String)> {
         let pauses = &self.state.pauses;
         if pauses.is_empty() {
             return None;
@@ -418,16 +466,6 @@ impl Live for LiveState<'_> {
         self.all_keys_paused(account)
     }
 
-    fn expect(&mut self, deployment: DeploymentIndex, shape: Shape) -> Expectation {
-        self.engine.calibrated[deployment.get()].expect(shape)
-    }
-
-    fn limit_name(&self, limit: LimitIndex) -> String {
-        self.state.book.spec(limit).name.clone()
-    }
-}
-
-impl LiveState<'_> {
     fn all_keys_paused(&self, account: &Account) -> Option<(Now, String)> {
         let mut first: Option<(Now, &str)> = None;
         for position in 0..account.keys {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use freeway_catalog::Confidence;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
-use freeway_quota::{GrantView, PauseScope};
+use freeway_quota::{GrantView, PauseScope, Size};
 use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
@@ -23,6 +24,16 @@ pub struct LimitReport {
     pub window: String,
     /// Its size, if known; USD in picodollars.
     pub amount: Option<u64>,
+    /// The size that was declared.
+    pub declared: Option<u64>,
+    /// Whether that is the user's own word; else it is the facts'.
+    pub own: bool,
+    /// How far the fact can be trusted, if less than the file it stands in.
+    pub confidence: Option<Confidence>,
+    /// What the provider showed of its size.
+    pub learned: Option<Size>,
+    /// What others use, as far as the provider's figures show.
+    pub foreign: u64,
     /// Used or held.
     pub used: u64,
     /// Of that, held for attempts in flight.
@@ -187,6 +198,11 @@ impl Engine {
             metric: view.spec.metric,
             window: view.spec.window.clone(),
             amount: view.amount,
+            declared: view.declared,
+            own: view.spec.own,
+            confidence: view.spec.confidence,
+            learned: view.learned,
+            foreign: view.foreign,
             used: view.used,
             held: view.held,
             left: view.left,

@@ -240,7 +240,7 @@ impl Trace {
             usage_source: if reported || refused { UsageSource::Reported } else { UsageSource::Estimated },
             cost,
             units,
-            held: (!known).then_some(flight.demand),
+            held: (!known || engine.charges_requested[flight.deployment.get()]).then_some(flight.demand),
         };
         self.note(|record| record.attempts.push(attempt));
     }

@@ -8,8 +8,14 @@ use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
 use crate::COUNT_LAG;
 use crate::counter::{Counted, Counter, GrantView};
 use crate::demand::{Demand, used};
+use crate::entry::Entry;
+use crate::learn::Size;
 use crate::skew::Offset;
 use crate::spec::LimitSpec;
+
+mod learning;
+
+pub use learning::Heard;
 
 /// The counts of all limits.
 #[derive(Debug, Default)]
@@ -70,8 +76,14 @@ pub struct LimitView<'a> {
     pub spec: &'a LimitSpec,
     /// Its size in units, tokens or picodollars, if known.
     pub amount: Option<u64>,
+    /// The size that was declared.
+    pub declared: Option<u64>,
+    /// What the provider showed of its size.
+    pub learned: Option<Size>,
     /// Counted or held, in the present window.
     pub used: u64,
+    /// What others use of it, as far as the provider's figures show.
+    pub foreign: u64,
     /// Of that, held for attempts in flight.
     pub held: u64,
     /// What may be sent now.
@@ -91,25 +103,28 @@ impl Actual {
 }
 
 #[derive(Debug)]
-struct Entry {
-    spec: LimitSpec,
-    counter: Counter,
-}
-
-#[derive(Debug)]
 struct Reservation {
     generation: u64,
     dispatched: Now,
     /// The latest instant at which the provider can have counted the request, once that is known.
     receipt: Option<Now>,
-    held: Vec<(LimitIndex, u64)>,
+    held: Vec<Held>,
+}
+
+/// What one attempt holds of one limit.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    limit: LimitIndex,
+    amount: u64,
+    /// What we counted or held of it then, this included.
+    own: u64,
 }
 
 impl Book {
     /// A book in which nothing is used.
     #[must_use]
     pub fn new(specs: Vec<LimitSpec>, now: Now) -> Self {
-        let limits = specs.into_iter().map(|spec| Entry { counter: Counter::new(&spec, now), spec }).collect();
+        let limits = specs.into_iter().map(|spec| Entry::new(spec, now)).collect();
         Self { limits, ..Self::default() }
     }
 
@@ -126,10 +141,13 @@ impl Book {
         let adopt = |spec: LimitSpec| {
             let known = self.limits.iter_mut().position(|entry| entry.spec.name == spec.name);
             let Some(place) = known else {
-                self.limits.push(Entry { counter: Counter::new(&spec, now), spec });
+                self.limits.push(Entry::new(spec, now));
                 return LimitIndex::new(self.limits.len() - 1);
             };
             let entry = &mut self.limits[place];
+            let declared = spec.amount;
+            let spec = LimitSpec { amount: entry.evidence.amount(&spec, declared, now.wall), ..spec };
+            entry.declared = declared;
             if entry.spec.counts_like(&spec) {
                 entry.counter.advance(&entry.spec, now);
                 entry.counter.resize(&entry.spec, &spec);
@@ -157,11 +175,13 @@ impl Book {
         let mut scarcest = 1.0_f64;
         let mut worst: Option<Blocked> = None;
         for limit in limits {
-            let Entry { spec, counter } = &mut self.limits[limit.get()];
-            let Some(amount) = spec.amount else { continue };
-            counter.advance(spec, now);
-            let need = demand.room(spec, amount);
-            let left = counter.left(spec, amount, now);
+            let entry = &mut self.limits[limit.get()];
+            entry.refresh(now);
+            let Some(amount) = entry.spec.amount else { continue };
+            entry.counter.advance(&entry.spec, now);
+            let need = demand.room(&entry.spec, amount);
+            let left = entry.left(amount, now);
+            let Entry { spec, counter, evidence, .. } = entry;
             if need <= left {
                 scarcest = scarcest.min(share(left, amount));
                 continue;
@@ -171,7 +191,7 @@ impl Book {
                 _ if too_large => None,
                 // It comes back as soon as another request ends.
                 Metric::Concurrency => Some(now),
-                _ => counter.relief(spec, amount, need, now),
+                _ => later(counter.relief(spec, amount, need, now), evidence.relief(spec, now)),
             };
             let blocked = Blocked { limit: *limit, until, too_large };
             worst = Some(match worst {
@@ -193,10 +213,10 @@ impl Book {
         }
         let mut held = Vec::with_capacity(limits.len());
         for limit in limits {
-            let Entry { spec, counter } = &mut self.limits[limit.get()];
-            let amount = demand.amount(spec);
-            counter.hold(amount);
-            held.push((*limit, amount));
+            let entry = &mut self.limits[limit.get()];
+            let amount = demand.amount(&entry.spec);
+            entry.counter.hold(amount);
+            held.push(Held { limit: *limit, amount, own: entry.own(now) });
         }
         self.generation += 1;
         let reservation = Reservation { generation: self.generation, dispatched: now, receipt: None, held };
@@ -227,8 +247,8 @@ impl Book {
         self.pass_receipts(now);
         let reservation = self.take(id)?;
         let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
-        for (limit, held) in reservation.held {
-            let Entry { spec, counter } = &mut self.limits[limit.get()];
+        for Held { limit, amount: held, .. } in reservation.held {
+            let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
             counter.advance(spec, now);
             if counts_on_receipt(spec) && reservation.receipt.is_some() {
                 continue;
@@ -244,7 +264,7 @@ impl Book {
     /// Nothing was sent: everything is given back.
     pub fn release(&mut self, id: ReservationId) {
         let Some(reservation) = self.take(id) else { return };
-        for (limit, held) in reservation.held {
+        for Held { limit, amount: held, .. } in reservation.held {
             self.limits[limit.get()].counter.unhold(held);
         }
     }
@@ -254,7 +274,7 @@ impl Book {
     /// longer than if it were counted now, however far ahead the clock of then was; against a clock that was behind
     /// nothing can be done here, since its charges look old.
     pub fn replay(&mut self, limit: LimitIndex, amount: u64, dispatched: Timestamp, counted: Timestamp, now: Now) {
-        let Entry { spec, counter } = &mut self.limits[limit.get()];
+        let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
         if let Some(length) = spec.length()
             && now.wall.since(counted) > length
         {
@@ -275,20 +295,26 @@ impl Book {
     /// Every limit as it stands.
     pub fn view(&mut self, now: Now) -> impl Iterator<Item = LimitView<'_>> {
         self.pass_receipts(now);
-        self.limits.iter_mut().map(move |Entry { spec, counter }| {
-            counter.advance(spec, now);
-            let amount = spec.amount;
-            let left = amount.map_or(0, |amount| counter.left(spec, amount, now));
+        self.limits.iter_mut().map(move |entry| {
+            entry.refresh(now);
+            entry.counter.advance(&entry.spec, now);
+            let amount = entry.spec.amount;
+            let foreign = entry.evidence.foreign(&entry.spec, now);
+            let left = amount.map_or(0, |amount| entry.left(amount, now));
+            let Entry { spec, declared, counter, evidence } = entry;
             let used = match amount {
-                Some(amount) => counter.spent().unwrap_or_else(|| amount.saturating_sub(left)),
+                Some(amount) => {
+                    counter.spent().unwrap_or_else(|| amount.saturating_sub(counter.left(spec, amount, now)))
+                }
                 None => counter.in_flight(),
             };
             let returns = amount
-                .filter(|_| used > 0)
-                .and_then(|amount| counter.relief(spec, amount, left + 1, now))
+                .filter(|_| used > 0 || foreign > 0)
+                .and_then(|amount| later(counter.relief(spec, amount, left + 1, now), evidence.relief(spec, now)))
                 .map(|instant| instant.wall);
             let credits = counter.credits(spec, now);
-            LimitView { held: counter.in_flight(), spec, amount, used, left, returns, credits }
+            let (held, declared, learned) = (counter.in_flight(), *declared, evidence.size());
+            LimitView { held, spec, amount, declared, learned, used, foreign, left, returns, credits }
         })
     }
 
@@ -309,8 +335,8 @@ impl Book {
             return;
         }
         reservation.receipt = Some(receipt);
-        for (limit, held) in &reservation.held {
-            let Entry { spec, counter } = &mut self.limits[limit.get()];
+        for Held { limit, amount: held, .. } in &reservation.held {
+            let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
             if counts_on_receipt(spec) {
                 counter.unhold(*held);
                 counter.count(spec, *held, Counted::between(reservation.dispatched, receipt, now), now);
@@ -326,6 +352,14 @@ impl Book {
         self.get(id)?;
         self.free.push(id.place);
         self.reservations[id.place].take()
+    }
+}
+
+/// The later of two returns; `None` is never.
+fn later(one: Option<Now>, other: Option<Now>) -> Option<Now> {
+    match (one?, other?) {
+        (one, other) if one.monotonic >= other.monotonic => Some(one),
+        (_, other) => Some(other),
     }
 }
 

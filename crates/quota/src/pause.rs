@@ -4,8 +4,9 @@
 //! longer one early.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use freeway_types::{KeyIndex, Now};
+use freeway_types::{KeyIndex, Monotonic, Now};
 
 /// What a pause holds back, by the names of the configuration: a pause outlives an edit of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,22 +22,70 @@ pub enum PauseScope {
 /// All pauses in force.
 #[derive(Debug, Default)]
 pub struct Pauses {
-    until: BTreeMap<PauseScope, (Now, Box<str>)>,
+    until: BTreeMap<PauseScope, Pause>,
 }
 
+#[derive(Debug)]
+struct Pause {
+    laid: Monotonic,
+    until: Now,
+    reason: Box<str>,
+    /// When the next request may try whether it still holds; `None` where nobody should.
+    probe: Option<Probe>,
+}
+
+/// Trying whether a pause that was only inferred still holds.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    every: Duration,
+    next: Monotonic,
+}
+
+/// A pause that is longer than this, and only inferred, is tried now and then.
+const PROBED_FROM: Duration = Duration::from_secs(10 * 60);
+/// How often at most, or each fiftieth of the pause if that is longer.
+const PROBED_EVERY: Duration = Duration::from_secs(15 * 60);
+
 impl Pauses {
-    /// Holds something back until an instant, and says why. An earlier pause that lasts longer stands.
-    pub fn pause(&mut self, scope: PauseScope, until: Now, reason: &str) {
-        let standing = self.until.get(&scope).is_some_and(|(other, _)| other.monotonic >= until.monotonic);
-        if !standing {
-            self.until.insert(scope, (until, reason.into()));
+    /// Holds something back until an instant, and says why. An earlier pause that lasts longer stands. `inferred` says
+    /// that nobody stated the length: then single requests try whether it still holds, if it is long.
+    pub fn pause(&mut self, scope: PauseScope, until: Now, reason: &str, inferred: bool, now: Now) {
+        let length = until.monotonic.since(now.monotonic);
+        let every = PROBED_EVERY.max(length / 50);
+        let probe = (inferred && length > PROBED_FROM).then(|| Probe { every, next: now.monotonic.after(every) });
+        match self.until.get_mut(&scope) {
+            Some(standing) if standing.until.monotonic >= until.monotonic => {
+                // Refused again while it was tried: the next try comes no sooner.
+                if let Some(probe) = &mut standing.probe {
+                    probe.next = probe.next.max(now.monotonic.after(probe.every));
+                }
+            }
+            _ => {
+                self.until.insert(scope, Pause { laid: now.monotonic, until, reason: reason.into(), probe });
+            }
         }
     }
 
-    /// Until when something is held back and why, if it is.
+    /// Until when something is held back and why, if it is. While somebody may try it, it is not.
     pub fn get(&self, scope: &PauseScope, now: Now) -> Option<(Now, &str)> {
-        let (until, reason) = self.until.get(scope)?;
-        (until.monotonic > now.monotonic).then_some((*until, &**reason))
+        let pause = self.until.get(scope).filter(|pause| pause.until.monotonic > now.monotonic)?;
+        let is_tried = pause.probe.is_some_and(|probe| probe.next <= now.monotonic);
+        (!is_tried).then_some((pause.until, &*pause.reason))
+    }
+
+    /// A request is about to be sent that these pauses concern. Of a pause that may be tried, it is the one that tries:
+    /// for others, the pause holds until the next turn.
+    pub fn claim(&mut self, scope: &PauseScope, now: Now) {
+        if let Some(Pause { probe: Some(probe), .. }) = self.until.get_mut(scope) {
+            probe.next = probe.next.max(now.monotonic.after(probe.every));
+        }
+    }
+
+    /// What was held back has answered a request sent at `sent`: if that was one that tried the pause, it is over. Says
+    /// so. An answer to what was sent before the pause says nothing about it.
+    pub fn lift(&mut self, scope: &PauseScope, sent: Now) -> bool {
+        let tried = |pause: &Pause| pause.probe.is_some() && sent.monotonic > pause.laid;
+        self.until.get(scope).is_some_and(tried) && self.until.remove(scope).is_some()
     }
 
     /// Whether nothing was ever paused.
@@ -54,26 +103,58 @@ impl Pauses {
     pub fn iter(&self, now: Now) -> impl Iterator<Item = (&PauseScope, Now, &str)> {
         self.until
             .iter()
-            .filter(move |(_, (until, _))| until.monotonic > now.monotonic)
-            .map(|(scope, (until, reason))| (scope, *until, &**reason))
+            .filter(move |(_, pause)| pause.until.monotonic > now.monotonic)
+            .map(|(scope, pause)| (scope, pause.until, &*pause.reason))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    fn account() -> PauseScope {
+        PauseScope::Account("lab".to_owned())
+    }
+
+    fn after(minutes: u64) -> Now {
+        Now::default().after(Duration::from_secs(60 * minutes))
+    }
 
     #[test]
     fn a_shorter_pause_never_ends_a_longer_one() {
-        let start = Now::default();
-        let scope = PauseScope::Account("lab".to_owned());
         let mut pauses = Pauses::default();
-        pauses.pause(scope.clone(), start.after(Duration::from_secs(3600)), "an hour, by header");
-        pauses.pause(scope.clone(), start.after(Duration::from_secs(600)), "ten minutes, by guess");
-        let later = start.after(Duration::from_secs(601));
-        assert_eq!(pauses.get(&scope, later).unwrap().1, "an hour, by header");
-        assert_eq!(pauses.get(&scope, start.after(Duration::from_secs(3600))), None);
+        pauses.pause(account(), after(60), "an hour, by header", false, after(0));
+        pauses.pause(account(), after(10), "ten minutes, by guess", true, after(0));
+        assert_eq!(pauses.get(&account(), after(11)).unwrap().1, "an hour, by header");
+        assert_eq!(pauses.get(&account(), after(60)), None);
+    }
+
+    #[test]
+    fn a_long_pause_that_was_inferred_is_tried_by_one_request_at_a_time() {
+        let mut pauses = Pauses::default();
+        pauses.pause(account(), after(24 * 60), "nobody said how long", true, after(0));
+        // A fiftieth of a day is 28.8 minutes.
+        assert!(pauses.get(&account(), after(28)).is_some());
+        assert!(pauses.get(&account(), after(29)).is_none(), "one may try");
+        pauses.claim(&account(), after(29));
+        assert!(pauses.get(&account(), after(29)).is_some(), "and no other");
+        assert!(pauses.get(&account(), after(57)).is_some());
+        assert!(pauses.get(&account(), after(58)).is_none());
+        pauses.claim(&account(), after(58));
+        pauses.pause(account(), after(58 + 60), "refused again", true, after(59));
+        assert_eq!(pauses.get(&account(), after(80)).unwrap().1, "nobody said how long");
+        assert!(!pauses.lift(&account(), after(0)), "this was sent before");
+        assert!(pauses.lift(&account(), after(80)));
+        assert!(pauses.get(&account(), after(80)).is_none());
+    }
+
+    #[test]
+    fn nobody_tries_a_pause_that_was_stated_or_is_short() {
+        let mut pauses = Pauses::default();
+        pauses.pause(account(), after(24 * 60), "a day, by header", false, after(0));
+        assert!((1..24 * 60).all(|minute| pauses.get(&account(), after(minute)).is_some()));
+        let mut pauses = Pauses::default();
+        pauses.pause(account(), after(10), "ten minutes, by guess", true, after(0));
+        assert!((1..10).all(|minute| pauses.get(&account(), after(minute)).is_some()));
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use freeway_types::Metric;
+use serde::{Deserialize, Serialize};
 
 /// No count of requests or tokens is believed beyond this.
 const MOST_UNITS: f64 = 1e15;
@@ -58,7 +59,8 @@ pub enum ReportScope {
 }
 
 /// Where a report was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ReportSource {
     /// In the headers of an answer or a refusal.
     Header,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use freeway_catalog::{Charges, Counts, Estimate, Limit, Reset, window_seconds};
+use freeway_catalog::{Charges, Confidence, Counts, Estimate, Limit, Reset, window_seconds};
 use freeway_types::{Metric, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::civil::longest;
+use crate::report::{Report, ReportWindow};
 
 /// One limit, ready to be counted.
 #[derive(Clone, Debug)]
@@ -25,6 +26,12 @@ pub struct LimitSpec {
     pub window: String,
     /// Whether the kind of reset was only assumed.
     pub reset_unknown: bool,
+    /// Whether it is the user's own word: then nothing that a provider says can loosen it.
+    pub own: bool,
+    /// Whether it belongs to one model rather than to the account.
+    pub of_model: bool,
+    /// How far the fact can be trusted, if less than the file it stands in.
+    pub confidence: Option<Confidence>,
 }
 
 /// What is charged, and when.
@@ -137,7 +144,32 @@ impl LimitSpec {
             },
             window,
             reset_unknown: reset == Reset::Unknown,
+            own: limit.own,
+            of_model: limit.pool.is_none() && owner.contains('/'),
+            confidence: limit.confidence,
         })
+    }
+
+    /// Whether a report can speak of this limit, by what it counts and over which time.
+    #[must_use]
+    pub fn is_spoken_of(&self, report: &Report) -> bool {
+        let same_window = match (report.window, &self.rule) {
+            (ReportWindow::Unknown, _) => true,
+            (ReportWindow::Never, rule) => matches!(rule, Rule::Never(_)),
+            (ReportWindow::Length(length), _) => self.nominal().is_some_and(|nominal| nominal == length),
+        };
+        self.metric == report.metric && self.metric != Metric::Concurrency && same_window
+    }
+
+    /// The length of its window in the words of reports: a day as 24 hours, a month as 31 days.
+    fn nominal(&self) -> Option<Duration> {
+        match &self.rule {
+            Rule::Rolling(length) | Rule::Bucket(length) | Rule::Calendar(Civil::Multiple(length), _) => Some(*length),
+            Rule::Calendar(Civil::Day, _) => Some(Duration::from_secs(86_400)),
+            Rule::Calendar(Civil::Week, _) => Some(Duration::from_secs(7 * 86_400)),
+            Rule::Calendar(Civil::Month, _) => Some(Duration::from_secs(31 * 86_400)),
+            Rule::Never(_) | Rule::Concurrency => None,
+        }
     }
 
     /// Whether two limits count alike, whatever their amounts.

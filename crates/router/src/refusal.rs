@@ -86,6 +86,8 @@ pub struct PauseOrder {
     pub scope: Scope,
     /// For how long.
     pub length: Duration,
+    /// Whether that is only inferred: no header, no field and no documented reset says so.
+    pub inferred: bool,
 }
 
 /// What a pause is laid on.
@@ -126,6 +128,14 @@ pub fn read_refusal(account: &Account, refusal: &Refusal<'_>) -> Meaning {
     };
     meaning.message = if error.message.is_empty() { default_message(refusal) } else { error.message.clone() };
     meaning
+}
+
+impl Meaning {
+    /// Whether it spent a limit or a credit.
+    #[must_use]
+    pub fn is_quota(&self, status: Option<u16>) -> bool {
+        matches!(status, Some(402 | 429)) || self.action == Some(Action::Exhaust)
+    }
 }
 
 /// A refusal, or a part of its body, and by whose facts it is read.
@@ -194,8 +204,11 @@ impl<'a> Seen<'a> {
     }
 
     fn by_rule(&self, rule: &ErrorRule) -> Meaning {
-        let wait = rule.until.iter().find_map(|hint| self.until(hint));
-        let paused = |default: Scope, length: Duration| PauseOrder {
+        let hint = rule.until.iter().find_map(|hint| Some((self.until(hint)?, hint)));
+        let wait = hint.map(|(wait, _)| wait);
+        // A whole window is waited where nobody knows when in it the reset comes.
+        let inferred = hint.is_none_or(|(_, hint)| window_seconds(hint).is_some());
+        let paused = |default: Scope, length: Duration, inferred: bool| PauseOrder {
             scope: rule.pauses.map_or(default, |pauses| match pauses {
                 Pause::Key => Scope::Key,
                 Pause::Model => Scope::Deployment,
@@ -203,20 +216,21 @@ impl<'a> Seen<'a> {
                 Pause::Account => Scope::Account,
             }),
             length,
+            inferred,
         };
         let (remedy, domain, pause) = match rule.action {
             Action::RetrySame => (Remedy::SameAgain(self.again_after()), Domain::Deployment, None),
             Action::Cooldown => {
                 let wait = wait.unwrap_or_else(|| self.guess());
                 let remedy = if wait <= SHORT_WAIT { Remedy::SameAgain(wait) } else { Remedy::Another };
-                (remedy, Domain::Deployment, Some(paused(Scope::Deployment, wait)))
+                (remedy, Domain::Deployment, Some(paused(Scope::Deployment, wait, inferred)))
             }
             Action::Exhaust => {
-                (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, wait.unwrap_or(DAY))))
+                (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, wait.unwrap_or(DAY), inferred)))
             }
-            Action::DisableKey => (Remedy::AnotherKey, Domain::Key, Some(paused(Scope::Key, HOUR))),
-            Action::DisableModel => (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, DAY))),
-            Action::DisableProvider => (Remedy::Another, Domain::Account, Some(paused(Scope::Account, DAY))),
+            Action::DisableKey => (Remedy::AnotherKey, Domain::Key, Some(paused(Scope::Key, HOUR, false))),
+            Action::DisableModel => (Remedy::Another, Domain::Deployment, Some(paused(Scope::Deployment, DAY, false))),
+            Action::DisableProvider => (Remedy::Another, Domain::Account, Some(paused(Scope::Account, DAY, false))),
             Action::Failover => (Remedy::Another, Domain::Deployment, None),
             Action::FailoverLarger => (Remedy::Larger, Domain::Deployment, None),
             Action::ReturnClient => (Remedy::Nobody, Domain::Deployment, None),
@@ -225,7 +239,7 @@ impl<'a> Seen<'a> {
     }
 
     fn by_status(&self) -> Meaning {
-        let order = |scope, length| Some(PauseOrder { scope, length });
+        let order = |scope, length| Some(PauseOrder { scope, length, inferred: false });
         let (case, remedy, domain, pause) = match self.refusal.status {
             400 | 403 | 422 if self.speaks_of_content() => {
                 ("content_refused", Remedy::Nobody, Domain::Deployment, None)
@@ -242,9 +256,16 @@ impl<'a> Seen<'a> {
             400 | 422 if self.speaks_of_context() => ("context_too_long", Remedy::Larger, Domain::Deployment, None),
             400 | 422 => ("invalid_request", Remedy::Client, Domain::Deployment, None),
             429 => {
-                let wait = self.until("retry-after").unwrap_or_else(|| self.guess());
+                let stated = self.until("retry-after");
+                let wait = stated.unwrap_or_else(|| self.guess());
+                let inferred = stated.is_none();
                 let remedy = if wait <= SHORT_WAIT { Remedy::SameAgain(wait) } else { Remedy::Another };
-                ("rate_limit", remedy, Domain::Deployment, order(Scope::Deployment, wait))
+                (
+                    "rate_limit",
+                    remedy,
+                    Domain::Deployment,
+                    Some(PauseOrder { scope: Scope::Deployment, length: wait, inferred }),
+                )
             }
             // A provider that is down as a whole is tried once, whatever the number of its models.
             502..=504 | 529 => ("overloaded", Remedy::SameAgain(self.again_after()), Domain::Account, None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use freeway_dialect::ClientError;
-use freeway_engine::Engine;
+use freeway_engine::{Engine, size_json};
 use freeway_policy::{Caller, Wish};
 use freeway_store::{Page, RequestRecord, StoreError, UsageKey};
 use freeway_types::{Metric, RequestId, Timestamp, Usd};
@@ -40,6 +40,11 @@ pub(crate) fn quotas(engine: &Engine) -> Value {
                 "metric": limit.metric,
                 "window": limit.window,
                 "amount": limit.amount.map(shown),
+                "declared": limit.declared.map(shown),
+                "declared_by": if limit.own { "configuration" } else { "facts" },
+                "confidence": limit.confidence,
+                "learned": limit.learned.map(|size| size_json(size, shown)),
+                "others": shown(limit.foreign),
                 "used": shown(limit.used),
                 "held": shown(limit.held),
                 "left": limit.amount.map(|_| shown(limit.left)),

@@ -75,7 +75,7 @@ pub struct AttemptRecord {
     pub cost: Option<Usd>,
     /// What it used of the provider's own units.
     pub units: u64,
-    /// What limits go on counting, where nobody knows what it used.
+    /// What limits go on counting, where nobody knows what it used or what was asked for is charged.
     #[serde(skip)]
     pub held: Option<Demand>,
 }
@@ -213,13 +213,16 @@ pub struct Spent {
     pub ended_at: Timestamp,
     /// Whether it was answered.
     pub answered: bool,
+    /// Whether it is known what it used.
+    pub known: bool,
     /// Tokens.
     pub usage: Usage,
     /// Money.
     pub cost: Usd,
     /// The provider's own units.
     pub units: u64,
-    /// What to count instead of tokens, money and units, where nobody knows what was used.
+    /// What was held for it: to be counted instead of tokens, money and units where nobody knows what was used, and
+    /// where what was asked for is charged.
     pub held: Option<Demand>,
 }
 

@@ -181,7 +181,8 @@ fn counts_survive_a_changed_configuration() {
 
 #[test]
 fn a_refund_goes_to_the_window_that_was_charged() {
-    let spec = limit("metric = \"tokens\"\nwindow = \"hour\"\namount = 100\nreset = \"calendar\"");
+    let spec =
+        limit("metric = \"tokens\"\nwindow = \"hour\"\namount = 100\nreset = \"calendar\"\nestimate = \"strict\"");
     let mut book = Book::new(vec![spec], start());
     let demand = |input| Demand { input: Bound::exactly(input), ..Demand::default() };
     let answered =

@@ -1,0 +1,163 @@
+//! What answers tell beside their content: how limits stand, and how the provider's clock goes.
+
+use freeway_quota::{Demand, Heard, ReservationId, Rule, Skew, parse_http_date};
+use freeway_router::{Refusal, read_headers, read_refusal_report};
+use freeway_store::Learned;
+use freeway_types::{DeploymentIndex, LimitIndex, Now};
+use http::HeaderMap;
+use http::header::DATE;
+use serde_json::{Value, json};
+
+use crate::engine::{Engine, Shared, State};
+
+/// The kind under which the sizes of limits are stored.
+const KIND: &str = "limit size";
+
+/// The attempt that brought an answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Heading<'a> {
+    pub(crate) deployment: DeploymentIndex,
+    pub(crate) reservation: ReservationId,
+    pub(crate) sent: Now,
+    pub(crate) demand: &'a Demand,
+}
+
+impl Engine {
+    /// Learns from the head of an answer that is none of quota's refusals.
+    pub(crate) fn hear(&self, attempt: Heading<'_>, headers: &HeaderMap) {
+        self.listen(attempt, headers, None);
+    }
+
+    /// Learns from a refusal for want of quota. Says whether the counts hold further attempts back by themselves, so
+    /// that nothing needs to be paused.
+    pub(crate) fn hear_refusal(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: &Refusal<'_>) -> bool {
+        self.listen(attempt, headers, Some(refusal))
+    }
+
+    fn listen(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: Option<&Refusal<'_>>) -> bool {
+        let now = self.now();
+        let here = self.snapshot.deployment(attempt.deployment);
+        let account = &self.snapshot.accounts[here.account.get()];
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let calendars = &self.calendars[here.account.get()];
+        let says = !account.headers.is_empty() || headers.keys().any(|name| name.as_str().starts_with("ratelimit"));
+        if !says && calendars.is_empty() && refusal.is_none() {
+            return false;
+        }
+        let date = header(DATE.as_str()).and_then(parse_http_date);
+        let mut said = match says {
+            true => read_headers(account, &header, date.unwrap_or(now.wall), refusal.is_some()),
+            false => freeway_router::Said::default(),
+        };
+        if let Some(refusal) = refusal {
+            // What the body names is surer than what stands in the headers of every answer.
+            let mut named = read_refusal_report(account, refusal);
+            for header in said.reports {
+                let known = |report: &&mut freeway_quota::Report| {
+                    report.metric == header.metric && report.window == header.window
+                };
+                match named.iter_mut().find(known) {
+                    Some(report) => report.fill(&header),
+                    None => named.push(header),
+                }
+            }
+            said.reports = named;
+        }
+        let mut state = self.state();
+        if let (Some(date), false) = (date, calendars.is_empty()) {
+            state.learn_clock(&account.id, calendars, date, attempt.sent, now);
+        }
+        if said.reports.is_empty() && refusal.is_none() {
+            return false;
+        }
+        let heard = Heard {
+            reports: &said.reports,
+            attempt: attempt.reservation,
+            now,
+            refused: refusal.map(|_| attempt.demand),
+        };
+        if state.book.learn(&here.limits, &heard) {
+            self.remember_sizes(&state, &here.limits, now);
+        }
+        refusal.is_some() && matches!(state.book.fit(now, &here.limits, attempt.demand), freeway_quota::Fit::Blocked(_))
+    }
+
+    fn remember_sizes(&self, state: &State, limits: &[LimitIndex], now: Now) {
+        let names: Vec<&str> = limits.iter().map(|limit| state.book.spec(*limit).name.as_str()).collect();
+        let row = |(name, size): (&str, freeway_quota::Size)| Learned {
+            kind: KIND.to_owned(),
+            name: name.to_owned(),
+            value: serde_json::to_string(&size).ok(),
+            at: now.wall,
+        };
+        self.shared().recorder.learn(state.book.sizes().filter(|(name, _)| names.contains(name)).map(row).collect());
+    }
+
+    /// Where each account's limits stand that go by the provider's clock.
+    pub(crate) fn calendars_of(snapshot: &freeway_router::Snapshot, state: &State) -> Vec<Vec<LimitIndex>> {
+        let mut calendars = vec![Vec::new(); snapshot.accounts.len()];
+        for deployment in &snapshot.deployments {
+            let of_account: &mut Vec<LimitIndex> = &mut calendars[deployment.account.get()];
+            for limit in &deployment.limits {
+                if matches!(state.book.spec(*limit).rule, Rule::Calendar(..)) && !of_account.contains(limit) {
+                    of_account.push(*limit);
+                }
+            }
+        }
+        calendars
+    }
+}
+
+impl State {
+    fn learn_clock(
+        &mut self,
+        account: &str,
+        calendars: &[LimitIndex],
+        date: freeway_types::Timestamp,
+        sent: Now,
+        now: Now,
+    ) {
+        let skew = match self.skews.get_mut(account) {
+            Some(skew) => skew,
+            None => self.skews.entry(account.to_owned()).or_default(),
+        };
+        if skew.learn(date, sent, now)
+            && let Some(offset) = skew.offset()
+        {
+            self.book.learn_clock(calendars, offset);
+        }
+    }
+
+    /// Lets the limits of a new configuration know what was learned of the providers' clocks.
+    pub(crate) fn tell_clocks(&mut self, snapshot: &freeway_router::Snapshot, calendars: &[Vec<LimitIndex>]) {
+        for (account, limits) in snapshot.accounts.iter().zip(calendars) {
+            if let Some(offset) = self.skews.get(&account.id).and_then(Skew::offset) {
+                self.book.learn_clock(limits, offset);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// What an earlier process learned of the sizes of limits. What cannot be read is learned anew.
+    pub(crate) fn load_sizes(&self, state: &mut State, now: Now) -> Result<(), freeway_store::StoreError> {
+        for row in self.store.learned(KIND)? {
+            if let Some(size) = row.value.and_then(|value| serde_json::from_str(&value).ok()) {
+                state.book.restore(&row.name, size, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was learned of a limit's size, for people.
+#[must_use]
+pub fn size_json(size: freeway_quota::Size, shown: impl Fn(u64) -> Value) -> Value {
+    let source = match size.source {
+        Some(freeway_quota::ReportSource::Header) => "headers",
+        Some(freeway_quota::ReportSource::Refusal) => "a refusal's words",
+        Some(freeway_quota::ReportSource::Endpoint) => "the quota endpoint",
+        None => "refusals",
+    };
+    json!({"amount": shown(size.amount), "source": source, "at": size.at.to_string()})
+}

@@ -1,0 +1,97 @@
+//! One limit: what was declared, what is counted, and what the provider shows of it.
+
+use std::time::Duration;
+
+use freeway_types::Now;
+
+use crate::counter::Counter;
+use crate::demand::Demand;
+use crate::learn::{Evidence, Size};
+use crate::report::{Report, ReportSource};
+use crate::spec::LimitSpec;
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// With the amount that counts, by what was declared and what was learned.
+    pub(crate) spec: LimitSpec,
+    /// The amount that was declared.
+    pub(crate) declared: Option<u64>,
+    pub(crate) counter: Counter,
+    pub(crate) evidence: Evidence,
+}
+
+impl Entry {
+    pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
+        Self { declared: spec.amount, counter: Counter::new(&spec, now), evidence: Evidence::default(), spec }
+    }
+
+    /// What is left of an amount, ours and others' use taken off.
+    pub(crate) fn left(&mut self, amount: u64, now: Now) -> u64 {
+        self.counter.left(&self.spec, amount, now).saturating_sub(self.evidence.foreign(&self.spec, now))
+    }
+
+    /// `own` is what we counted or held when the request was sent. The provider counted somewhere between then and now:
+    /// what it counts beyond the greater of the two is not ours.
+    pub(crate) fn learn(
+        &mut self,
+        report: &Report,
+        refused: Option<&Demand>,
+        dispatched: Now,
+        own: u64,
+        now: Now,
+    ) -> bool {
+        self.counter.advance(&self.spec, now);
+        let before = self.evidence.size();
+        if let Some(amount) = report.amount {
+            self.evidence.told(amount, report.source, refused.is_some(), now);
+            self.resize(now);
+        }
+        let size = report.amount.filter(|amount| *amount > 0).or(self.spec.amount);
+        match (size, report.left, refused) {
+            (Some(size), Some(left), _) if left <= size => {
+                let own = self.own(now).max(own);
+                self.evidence.counted(&self.spec, size - left, own, dispatched, report.returns, now);
+            }
+            (_, None, Some(demand)) if report.source == ReportSource::Refusal => {
+                self.refuse(demand, report.returns, now);
+            }
+            _ => {}
+        }
+        let used = self.own(now);
+        self.evidence.watch(&self.spec, self.declared, used, now);
+        self.resize(now);
+        let amount = |size: Option<Size>| size.map(|size| (size.amount, size.source));
+        amount(self.evidence.size()) != amount(before)
+    }
+
+    /// Takes in that the provider refused for want of this.
+    pub(crate) fn refuse(&mut self, demand: &Demand, returns: Option<Duration>, now: Now) -> bool {
+        let own = self.own(now).saturating_sub(demand.amount(&self.spec));
+        self.evidence.refused(&self.spec, self.declared, own, returns, now);
+        self.resize(now);
+        true
+    }
+
+    /// What we count or hold ourselves.
+    pub(crate) fn own(&mut self, now: Now) -> u64 {
+        let amount = self.spec.amount.unwrap_or(u64::MAX);
+        self.counter.spent().unwrap_or_else(|| amount.saturating_sub(self.counter.left(&self.spec, amount, now)))
+    }
+
+    /// Lets go of a size that was learned too long ago.
+    pub(crate) fn refresh(&mut self, now: Now) {
+        if self.evidence.size().is_some() {
+            self.resize(now);
+        }
+    }
+
+    /// Lets the amount count that is known by now.
+    pub(crate) fn resize(&mut self, now: Now) {
+        let amount = self.evidence.amount(&self.spec, self.declared, now.wall);
+        if amount != self.spec.amount {
+            let spec = LimitSpec { amount, ..self.spec.clone() };
+            self.counter.resize(&self.spec, &spec);
+            self.spec = spec;
+        }
+    }
+}
