@@ -22,6 +22,7 @@ mod gone;
 mod http;
 mod intake;
 mod last_word;
+mod learning;
 mod ledger;
 mod limits;
 mod patience;
