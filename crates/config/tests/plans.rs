@@ -84,7 +84,7 @@ impl Live for Moment {
             return Fit::Blocked(Blocked { limit: LimitIndex::FIRST, until: Some(Now::default()), too_large: false });
         }
         let named = self.headroom.iter().find(|(name, _)| *name == deployment.name);
-        Fit::Fits(named.map_or(1.0, |(_, share)| *share))
+        Fit::Fits(Some(named.map_or(1.0, |(_, share)| *share)))
     }
 
     fn paused(&mut self, _: DeploymentIndex) -> Option<(Now, String)> {

@@ -88,7 +88,9 @@ pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
             Verdict::Kept { headroom } => {
                 push_number(&mut text, rank);
                 text.push('\t');
-                push_number(&mut text, permille(*headroom));
+                if let Some(headroom) = headroom {
+                    push_number(&mut text, permille(*headroom));
+                }
             }
             Verdict::Dropped(reason) => {
                 text.push('\t');
@@ -114,7 +116,8 @@ pub fn read_candidates(text: &str) -> Value {
         let (third, fourth) = (words.next()?, words.next());
         Some(match rank.parse::<usize>() {
             Ok(rank) => {
-                let headroom = third.parse::<f64>().ok()? / 10.0;
+                // Of limits that nobody knows, nobody knows what is left.
+                let headroom = third.parse::<f64>().ok().map(|permille| permille / 10.0);
                 json!({"target": target, "kept": true, "rank": rank, "headroom_percent": headroom})
             }
             Err(_) => json!({"target": target, "kept": false, "reason": third, "why": fourth}),
@@ -270,9 +273,10 @@ mod tests {
     fn candidates_are_read_as_they_were_written_and_as_they_were_before() {
         let expected = json!([
             {"target": "lab/small", "kept": true, "rank": 1, "headroom_percent": 99.5},
+            {"target": "lab/free", "kept": true, "rank": 2, "headroom_percent": null},
             {"target": "lab/large", "kept": false, "reason": "quota", "why": "nothing left of lab/large requests"},
         ]);
-        let lines = "lab/small\t1\t995\nlab/large\t\tquota\tnothing left of lab/large requests\n";
+        let lines = "lab/small\t1\t995\nlab/free\t2\t\nlab/large\t\tquota\tnothing left of lab/large requests\n";
         assert_eq!(read_candidates(lines), expected);
         assert_eq!(read_candidates(&expected.to_string()), expected);
         assert_eq!(read_candidates(""), json!([]));

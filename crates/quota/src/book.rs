@@ -50,8 +50,8 @@ pub struct Blocked {
 /// Whether an attempt fits into its limits now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fit {
-    /// It does; the scarcest limit has this share of its amount left, from 0 to 1.
-    Fits(f64),
+    /// It does; the scarcest limit has this share of its amount left, from 0 to 1. `None`: no limit's size is known.
+    Fits(Option<f64>),
     /// It does not.
     Blocked(Blocked),
 }
@@ -172,7 +172,7 @@ impl Book {
     /// Whether an attempt would fit now. Changes no count.
     pub fn fit(&mut self, now: Now, limits: &[LimitIndex], demand: &Demand) -> Fit {
         self.pass_receipts(now);
-        let mut scarcest = 1.0_f64;
+        let mut scarcest: Option<f64> = None;
         let mut worst: Option<Blocked> = None;
         for limit in limits {
             let entry = &mut self.limits[limit.get()];
@@ -183,7 +183,8 @@ impl Book {
             let left = entry.left(amount, now);
             let Entry { spec, counter, evidence, .. } = entry;
             if need <= left {
-                scarcest = scarcest.min(share(left, amount));
+                let share = share(left, amount);
+                scarcest = Some(scarcest.map_or(share, |other| other.min(share)));
                 continue;
             }
             let too_large = need > amount;

@@ -53,10 +53,10 @@ pub struct Candidate {
 /// Whether a candidate is in the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It is; the scarcest of its limits has this share left, 0 to 1.
+    /// It is; the scarcest of its limits has this share left, 0 to 1, if the size of one is known.
     Kept {
         /// The share.
-        headroom: f64,
+        headroom: Option<f64>,
     },
     /// It is not.
     Dropped(Reason),
@@ -177,6 +177,8 @@ fn rank(snapshot: &Snapshot, request: &Request<'_>, strategy: Strategy, candidat
             let expected_cost = deployment
                 .prices
                 .map(|_| Usd::from_picos(i64::try_from(candidate.demand.picos.expected).unwrap_or(i64::MAX)));
+            // Nobody knows of a limit: nothing says that it is scarce.
+            let headroom = headroom.unwrap_or(1.0);
             kept.push((group, Standing { deployment, headroom, expected_cost, position }));
         }
     }

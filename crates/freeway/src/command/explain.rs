@@ -85,11 +85,11 @@ fn for_people(answer: &Value) -> String {
         .flatten()
         .map(|candidate| {
             let verdict = if candidate["kept"] == true {
-                format!(
-                    "{}. choice, {} % left",
-                    table::text(&candidate["rank"]),
-                    table::text(&candidate["headroom_percent"])
-                )
+                let rank = table::text(&candidate["rank"]);
+                match candidate["headroom_percent"].as_f64() {
+                    Some(percent) => format!("{rank}. choice, {percent} % left"),
+                    None => format!("{rank}. choice, no limit known"),
+                }
             } else {
                 table::text(&candidate["why"])
             };

@@ -116,7 +116,7 @@ fn a_size_of_nothing_is_believed_of_a_refusal_alone_and_for_a_day() {
     let fit = book.fit(at(3), &ONE, &Demand::default());
     assert!(matches!(fit, Fit::Blocked(blocked) if blocked.too_large), "{fit:?}");
     let tomorrow = at(2 + 86_400);
-    assert_eq!(book.fit(tomorrow, &ONE, &Demand::default()), Fit::Fits(1.0), "then it is tried again");
+    assert_eq!(book.fit(tomorrow, &ONE, &Demand::default()), Fit::Fits(Some(1.0)), "then it is tried again");
 }
 
 #[test]
