@@ -2,6 +2,7 @@
 //! and ordinal number, and never to be taken for the answer to another request.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,6 +14,8 @@ use crate::schema;
 
 /// The answer repeats at most this much of the last message.
 const REPEATED: usize = 4096;
+/// The draw that decides when an answer begins; those below are for its tokens.
+const DELAY: u64 = 1 << 19;
 
 /// An answer, complete, before any of it is sent.
 #[derive(Debug)]
@@ -51,6 +54,12 @@ pub(crate) struct Piece {
 /// The tokens of a request's input: bytes over four, give or take up to 30 %.
 pub(crate) fn input_tokens(request: &ChatRequest, seed: u64, ordinal: u64) -> u64 {
     tokens(request.text_bytes, seed, ordinal, 0)
+}
+
+/// How much later an answer begins than the earliest: a part of `spread`, by a draw from the seed.
+pub(crate) fn delay(spread: Duration, seed: u64, ordinal: u64) -> Duration {
+    let per_mille = mixed(seed ^ mixed(ordinal.wrapping_mul(1 << 20).wrapping_add(DELAY))) % 1001;
+    spread * u32::try_from(per_mille).unwrap_or(0) / 1000
 }
 
 impl Answer {

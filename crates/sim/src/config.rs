@@ -18,8 +18,10 @@ pub struct SimConfig {
     pub keys: Vec<String>,
     /// Decides token counts, with the request's ordinal number.
     pub seed: u64,
-    /// How long an answer takes to begin.
+    /// How long an answer takes to begin, at least.
     pub first_byte: Duration,
+    /// How much longer it may take: for each request a part of this is drawn.
+    pub spread: Duration,
     /// How long it takes between two streamed pieces.
     pub pace: Duration,
     /// Where to listen; port 0 takes a free one.
@@ -37,6 +39,7 @@ impl SimConfig {
             keys: Vec::new(),
             seed: 0,
             first_byte: Duration::ZERO,
+            spread: Duration::ZERO,
             pace: Duration::ZERO,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         }

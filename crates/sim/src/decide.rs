@@ -56,7 +56,7 @@ fn chat(inner: &Inner, request: &Request, model: Option<&str>, ordinal: u64) -> 
                 stream: request.stream,
                 include_usage: request.include_usage,
                 stream_usage: inner.config.provider.stream_usage.unwrap_or_default(),
-                first_byte: inner.config.first_byte,
+                first_byte: inner.config.first_byte + answer::delay(inner.config.spread, inner.config.seed, ordinal),
                 pace: inner.config.pace,
             };
             let model = inner.canonical(&request.model).unwrap_or_default().to_owned();

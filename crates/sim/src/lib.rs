@@ -46,6 +46,6 @@ mod wire;
 
 pub use config::SimConfig;
 pub use fault::{Fault, FaultKind};
-pub use limits::LimitState;
+pub use limits::{Charge, LimitState};
 pub use log::LogEntry;
 pub use sim::Sim;

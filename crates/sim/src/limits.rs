@@ -4,7 +4,7 @@
 //! Requests and places are taken on arrival. Tokens and money are counted when the
 //! answer is complete; on arrival, what is already used decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use freeway_catalog::{Provider, Reset};
@@ -13,6 +13,9 @@ use serde::Serialize;
 
 use crate::rules::{self, Demand, Rule, Spend, grains_per_unit};
 use crate::window::{Counter, length_seconds};
+
+/// The newest charges of each limit that are kept.
+const CHARGES: usize = 200_000;
 
 /// One admitted request; give it to [`Book::settle`] exactly once.
 #[derive(Debug)]
@@ -66,6 +69,15 @@ pub struct LimitState {
     pub unit: u64,
 }
 
+/// One entry in the books of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// When it was entered, in microseconds since 1970.
+    pub at: i64,
+    /// How much, in the units of [`LimitState::unit`]; below zero where something was given back.
+    pub units: i64,
+}
+
 /// All limits of one account.
 #[derive(Debug)]
 pub(crate) struct Book {
@@ -82,6 +94,7 @@ struct Place {
     metric: Metric,
     amount: u64,
     counter: Counter,
+    charges: VecDeque<Charge>,
 }
 
 /// A rule and the counter it is held against.
@@ -115,12 +128,12 @@ impl Book {
         let violation = self.violation(now, &rules, demand);
         let mut charged = BTreeSet::new();
         for Held { place, rule } in rules.iter().filter(|held| charged.insert(held.place)) {
-            let counter = &mut self.places[*place].counter;
+            let place = &mut self.places[*place];
             match (rule.metric, &violation) {
-                (Metric::Requests, None) => counter.charge(now, 1),
-                (Metric::Requests, Some(_)) if !rule.successes_only => counter.charge_refused(now, 1),
-                (Metric::Concurrency, None) => counter.charge(now, 1),
-                (_, None) if rule.requested_to_the_end => counter.charge(now, rule.asked(demand)),
+                (Metric::Requests, None) => place.charge(now, 1),
+                (Metric::Requests, Some(_)) if !rule.successes_only => place.counter.charge_refused(now, 1),
+                (Metric::Concurrency, None) => place.charge(now, 1),
+                (_, None) if rule.requested_to_the_end => place.charge(now, rule.asked(demand)),
                 _ => {}
             }
         }
@@ -134,15 +147,15 @@ impl Book {
     pub(crate) fn settle(&mut self, now: i64, ticket: &Ticket, spend: Spend, success: bool) {
         let mut seen = BTreeSet::new();
         for Held { place, rule } in ticket.rules.iter().filter(|held| seen.insert(held.place)) {
-            let counter = &mut self.places[*place].counter;
+            let place = &mut self.places[*place];
             match rule.metric {
-                Metric::Concurrency => counter.refund(now, ticket.arrived, 1),
-                Metric::Requests if rule.successes_only && !success => counter.refund(now, ticket.arrived, 1),
+                Metric::Concurrency => place.refund(now, ticket.arrived),
+                Metric::Requests if rule.successes_only && !success => place.refund(now, ticket.arrived),
                 Metric::Requests => {}
                 _ if rule.requested_to_the_end => {}
                 _ => match rule.grains(spend) {
                     0 => {}
-                    grains => counter.charge(now, grains),
+                    grains => place.charge(now, grains),
                 },
             }
         }
@@ -180,6 +193,11 @@ impl Book {
                 unit: grains_per_unit(place.metric),
             })
             .collect()
+    }
+
+    /// What was entered for a limit, by its place in [`Self::states`], oldest first.
+    pub(crate) fn charges(&self, place: usize) -> Vec<Charge> {
+        self.places.get(place).map_or_else(Vec::new, |place| place.charges.iter().copied().collect())
     }
 
     /// The limit that bars a request the longest.
@@ -238,9 +256,32 @@ impl Book {
         }
         let counter = Counter::new(rule.window.clone(), rule.amount);
         let place = self.places.len();
-        self.places.push(Place { name: rule.name.clone(), metric: rule.metric, amount: rule.amount, counter });
+        let (name, metric, amount) = (rule.name.clone(), rule.metric, rule.amount);
+        self.places.push(Place { name, metric, amount, counter, charges: VecDeque::new() });
         self.by_key.insert(rule.key.clone(), place);
         place
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn charge(&mut self, now: i64, units: u64) {
+        self.counter.charge(now, units);
+        self.enter(now, i64::try_from(units).unwrap_or(i64::MAX));
+    }
+
+    /// Gives one back that was charged at `at`.
+    fn refund(&mut self, now: i64, at: i64) {
+        self.counter.refund(now, at, 1);
+        self.enter(now, -1);
+    }
+
+    fn enter(&mut self, at: i64, units: i64) {
+        if self.charges.len() >= CHARGES {
+            self.charges.pop_front();
+        }
+        self.charges.push_back(Charge { at, units });
     }
 }
 
@@ -355,6 +396,8 @@ mod tests {
         assert_eq!((refused.metric, refused.wait), (Metric::Concurrency, None));
         book.settle(2, &ticket, Spend::default(), true);
         assert!(book.arrive(2, "m", Demand::default()).is_ok());
+        let entered: Vec<(i64, i64)> = book.charges(0).into_iter().map(|charge| (charge.at, charge.units)).collect();
+        assert_eq!(entered, [(0, 1), (2, -1), (2, 1)]);
     }
 
     #[test]

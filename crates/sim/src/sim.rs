@@ -15,7 +15,7 @@ use crate::config::SimConfig;
 use crate::door::Door;
 use crate::exchange;
 use crate::fault::{Fault, FaultKind, Faults};
-use crate::limits::{Book, LimitState};
+use crate::limits::{Book, Charge, LimitState};
 use crate::log::{Log, LogEntry};
 use crate::wire::Wire;
 
@@ -112,6 +112,13 @@ impl Sim {
     #[must_use]
     pub fn limits(&self) -> Vec<LimitState> {
         lock(&self.inner.book).states(self.inner.clock.now())
+    }
+
+    /// What was charged to a limit and given back, by its place in [`Sim::limits`], oldest first. Of a refusal nothing is
+    /// entered.
+    #[must_use]
+    pub fn charges(&self, limit: usize) -> Vec<Charge> {
+        lock(&self.inner.book).charges(limit)
     }
 
     /// Stops listening and closes every connection, for good.
