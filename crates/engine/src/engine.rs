@@ -408,7 +408,8 @@ impl State {
         let spec = self.book.spec(limit);
         let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
         let (amount, counted_at) = match (spec.metric, &spent.held) {
-            (Metric::Concurrency, _) => return,
+            // The connection died with the process that made it, and the provider gives the place back when it sees that.
+            (Metric::Concurrency, _) => (u64::from(spent.interrupted), spent.ended_at.after(COUNT_LAG)),
             (Metric::Requests, _) => {
                 let is_refusal = !spent.answered && spent.held.is_none() && spent.usage == Usage::default();
                 (u64::from(!is_refusal || spec.charging.counts == Counts::All), spent.counted_at)

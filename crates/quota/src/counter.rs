@@ -1,5 +1,7 @@
 //! One limit's count, whatever its rule.
 
+use std::time::Duration;
+
 use freeway_types::{Monotonic, Now, Timestamp};
 
 use crate::COUNT_LAG;
@@ -21,8 +23,8 @@ pub(crate) enum Counter {
     Calendar(Calendar),
     /// Credits that do not come back.
     Purse(Purse),
-    /// Requests in flight.
-    Concurrency(u64),
+    /// Requests in flight, and places that an earlier process left taken: each comes back at its instant.
+    Concurrency(Rolling),
 }
 
 /// One credit as it stands, for people.
@@ -99,13 +101,13 @@ impl Counter {
             Rule::Bucket(window) => Self::Bucket(Bucket::full(spec.amount.unwrap_or(u64::MAX), *window, now.monotonic)),
             Rule::Calendar(..) => Self::Calendar(Calendar::default()),
             Rule::Never(grants) => Self::Purse(Purse::unspent(grants.len())),
-            Rule::Concurrency => Self::Concurrency(0),
+            Rule::Concurrency => Self::Concurrency(Rolling::default()),
         }
     }
 
     pub(crate) fn advance(&mut self, spec: &LimitSpec, now: Now) {
         match (self, &spec.rule) {
-            (Self::Rolling(log), _) => log.advance(now.monotonic),
+            (Self::Rolling(log) | Self::Concurrency(log), _) => log.advance(now.monotonic),
             (Self::Bucket(bucket), Rule::Bucket(window)) => {
                 bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX), *window);
             }
@@ -117,13 +119,12 @@ impl Counter {
     /// What is left at `now` of a limit of `amount`, after [`advance`](Self::advance).
     pub(crate) fn left(&mut self, spec: &LimitSpec, amount: u64, now: Now) -> u64 {
         match (self, &spec.rule) {
-            (Self::Rolling(log), _) => amount.saturating_sub(log.used()),
+            (Self::Rolling(log) | Self::Concurrency(log), _) => amount.saturating_sub(log.used()),
             (Self::Bucket(bucket), Rule::Bucket(window)) => bucket.available(*window),
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
                 amount.saturating_sub(calendar.used(now, *civil, zone))
             }
             (Self::Purse(purse), Rule::Never(grants)) => purse.left(grants, now.wall),
-            (Self::Concurrency(active), _) => amount.saturating_sub(*active),
             _ => 0,
         }
     }
@@ -138,11 +139,10 @@ impl Counter {
     /// What is held for requests in flight.
     pub(crate) fn in_flight(&self) -> u64 {
         match self {
-            Self::Rolling(log) => log.in_flight,
+            Self::Rolling(log) | Self::Concurrency(log) => log.in_flight,
             Self::Bucket(bucket) => bucket.in_flight,
             Self::Calendar(calendar) => calendar.in_flight,
             Self::Purse(purse) => purse.in_flight,
-            Self::Concurrency(active) => *active,
         }
     }
 
@@ -155,7 +155,7 @@ impl Counter {
         *in_flight = in_flight.saturating_sub(amount);
     }
 
-    /// Books `amount` as counted in the given interval. Concurrency has nothing to book.
+    /// Books `amount` as counted in the given interval. Of concurrency that is a place taken until the receipt.
     pub(crate) fn count(&mut self, spec: &LimitSpec, amount: u64, when: Counted, now: Now) {
         match (self, &spec.rule) {
             (Self::Rolling(log), Rule::Rolling(window)) => {
@@ -172,6 +172,9 @@ impl Counter {
                 let from = when.readings().map(|(from, _)| from.wall).min().unwrap_or_default();
                 let to = when.readings().map(|(_, to)| to.wall).max().unwrap_or_default();
                 purse.count(amount, grants, from, to);
+            }
+            (Self::Concurrency(places), _) => {
+                places.count(amount, when.receipt.monotonic, Duration::ZERO, spec.amount.unwrap_or(u64::MAX));
             }
             _ => {}
         }
@@ -221,11 +224,10 @@ impl Counter {
 
     fn in_flight_mut(&mut self) -> &mut u64 {
         match self {
-            Self::Rolling(log) => &mut log.in_flight,
+            Self::Rolling(log) | Self::Concurrency(log) => &mut log.in_flight,
             Self::Bucket(bucket) => &mut bucket.in_flight,
             Self::Calendar(calendar) => &mut calendar.in_flight,
             Self::Purse(purse) => &mut purse.in_flight,
-            Self::Concurrency(active) => active,
         }
     }
 }

@@ -93,6 +93,8 @@ pub fn run_killed(open: impl Fn() -> Box<dyn Store>) {
     let of_lost: Vec<_> = spent.iter().filter(|spent| spent.held == Some(lost.held)).collect();
     assert_eq!(of_lost.len(), 1, "what was held for it stands, once");
     assert!(of_lost[0].counted_at > now, "and may be counted yet");
+    assert!(of_lost[0].interrupted && of_lost[0].ended_at == now, "and may be running yet");
+    assert_eq!(spent.iter().filter(|spent| spent.interrupted).count(), 1);
     drop(store);
 
     let store = open();

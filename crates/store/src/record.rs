@@ -215,6 +215,8 @@ pub struct Spent {
     pub answered: bool,
     /// Whether it is known what it used.
     pub known: bool,
+    /// Whether the end of its process ended it; `ended_at` is then when the next one found it.
+    pub interrupted: bool,
     /// Tokens.
     pub usage: Usage,
     /// Money.
@@ -270,7 +272,7 @@ impl Dispatch<'_> {
 }
 
 /// Outcome of what was under way when a process ended.
-const INTERRUPTED: &str = "interrupted";
+pub(crate) const INTERRUPTED: &str = "interrupted";
 
 impl RequestRecord {
     /// Everything that its attempts used.

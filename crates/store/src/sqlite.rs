@@ -14,7 +14,7 @@ use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::journal::Journal;
-use crate::record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
+use crate::record::{AttemptRecord, Dispatch, INTERRUPTED, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
 use crate::{Store, StoreError};
 
 /// Version of the schema; see `migrate`.
@@ -398,6 +398,7 @@ impl Store for Sqlite {
             Ok(Spent {
                 answered: attempt.outcome == "answered",
                 known: attempt.outcome == "answered" || attempt.usage_source == UsageSource::Reported,
+                interrupted: attempt.outcome == INTERRUPTED,
                 counted_at: later(attempt.counted_us),
                 ended_at: later(attempt.took_us),
                 sent_at: attempt.sent_at,

@@ -155,6 +155,19 @@ fn what_a_killed_process_had_in_flight_is_held_until_it_must_have_been_counted()
 }
 
 #[test]
+fn a_place_that_a_killed_process_took_is_held_until_its_connection_must_be_gone() {
+    let mut book = Book::new(vec![limit("metric = \"concurrency\"\namount = 2")], start());
+    let (sent, gone) = (start().wall.before(Duration::from_secs(60)), start().wall.after(Duration::from_secs(2)));
+    book.replay(LIMIT, 1, sent, gone, start());
+    book.replay(LIMIT, 1, sent, sent, start());
+    let id = book.reserve(start(), &ONE, &Demand::default()).unwrap();
+    assert!(book.reserve(start().after(ms(1_999)), &ONE, &Demand::default()).is_err());
+    book.settle(id, start().after(ms(1_999)), &Actual::default());
+    let left_after = |book: &mut Book, after| book.view(start().after(ms(after))).next().unwrap().left;
+    assert_eq!((left_after(&mut book, 1_999), left_after(&mut book, 2_000)), (1, 2));
+}
+
+#[test]
 fn counts_survive_a_changed_configuration() {
     for reset in ["rolling", "bucket", "calendar"] {
         let spec = |amount: u64| {
