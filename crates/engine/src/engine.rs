@@ -54,7 +54,7 @@ pub struct Engine {
     pub(crate) next_key: Vec<AtomicUsize>,
     /// What was learned about each deployment's tokens.
     pub(crate) calibrated: Vec<Arc<Calibrated>>,
-    /// Whether a limit of each deployment charges what was asked for, to the end.
+    /// Whether a limit of each deployment charges what was asked for.
     pub(crate) charges_requested: Vec<bool>,
     /// Each account's limits that go by the provider's clock.
     pub(crate) calendars: Vec<Vec<LimitIndex>>,
@@ -407,17 +407,18 @@ impl State {
     fn count_spent(&mut self, limit: LimitIndex, spent: &Spent, now: Now) {
         let spec = self.book.spec(limit);
         let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
+        let ended = spent.ended_at.after(COUNT_LAG);
+        let was_used = used(spec.metric, spent.usage, picos, spent.units);
         let (amount, counted_at) = match (spec.metric, &spent.held) {
             // The connection died with the process that made it, and the provider gives the place back when it sees that.
-            (Metric::Concurrency, _) => (u64::from(spent.interrupted), spent.ended_at.after(COUNT_LAG)),
+            (Metric::Concurrency, _) => (u64::from(spent.interrupted), ended),
             (Metric::Requests, _) => {
-                let is_refusal = !spent.answered && spent.held.is_none() && spent.usage == Usage::default();
+                let is_refusal = !spent.answered && spent.known && spent.usage == Usage::default();
                 (u64::from(!is_refusal || spec.charging.counts == Counts::All), spent.counted_at)
             }
-            (_, Some(held)) if !spent.known || spec.charging.charges == Charges::Requested => {
-                (held.amount(spec), spent.ended_at.after(COUNT_LAG))
-            }
-            (metric, _) => (used(metric, spent.usage, picos, spent.units), spent.ended_at.after(COUNT_LAG)),
+            (_, Some(held)) if !spent.known => (held.amount(spec), ended),
+            (_, Some(held)) if spec.charging.charges == Charges::Requested => (held.amount(spec).max(was_used), ended),
+            _ => (was_used, ended),
         };
         if amount > 0 {
             self.book.replay(limit, amount, spent.sent_at, counted_at, now);

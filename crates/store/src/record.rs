@@ -75,7 +75,7 @@ pub struct AttemptRecord {
     pub cost: Option<Usd>,
     /// What it used of the provider's own units.
     pub units: u64,
-    /// What limits go on counting, where nobody knows what it used or what was asked for is charged.
+    /// What limits go on counting, where nobody knows what it used or one of them charges what was asked for.
     #[serde(skip)]
     pub held: Option<Demand>,
 }
@@ -213,8 +213,6 @@ pub struct Spent {
     pub ended_at: Timestamp,
     /// Whether it was answered.
     pub answered: bool,
-    /// Whether it is known what it used.
-    pub known: bool,
     /// Whether the end of its process ended it; `ended_at` is then when the next one found it.
     pub interrupted: bool,
     /// Tokens.
@@ -223,8 +221,9 @@ pub struct Spent {
     pub cost: Usd,
     /// The provider's own units.
     pub units: u64,
-    /// What was held for it: to be counted instead of tokens, money and units where nobody knows what was used, and
-    /// where what was asked for is charged.
+    /// Whether tokens, money and units are what was used; if not, what was held stands.
+    pub known: bool,
+    /// What was held for it: kept where nobody knows what was used, and where a limit charges what was asked for.
     pub held: Option<Demand>,
 }
 

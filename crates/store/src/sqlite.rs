@@ -397,8 +397,10 @@ impl Store for Sqlite {
             let later = |micros: u64| attempt.sent_at.after(Duration::from_micros(micros));
             Ok(Spent {
                 answered: attempt.outcome == "answered",
-                known: attempt.outcome == "answered" || attempt.usage_source == UsageSource::Reported,
                 interrupted: attempt.outcome == INTERRUPTED,
+                known: attempt.held.is_none()
+                    || attempt.outcome == "answered"
+                    || attempt.usage_source == UsageSource::Reported,
                 counted_at: later(attempt.counted_us),
                 ended_at: later(attempt.took_us),
                 sent_at: attempt.sent_at,

@@ -270,6 +270,34 @@ async fn counts_outlive_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_counts_after_a_restart_as_before() {
+    let row =
+        |charges: &str| format!(r#"{{ metric = "tokens", window = "day", amount = 9000, charges = "{charges}" }}"#);
+    // One model whose limit charges what was asked for, one with another limit that does not.
+    let both = format!(r#"{}, {{ metric = "output_tokens", window = "day", amount = 9000 }}"#, row("requested"));
+    for limits in [row("requested"), both, row("used")] {
+        let a = limited(&limits).await;
+        let home = Home::new(&format!("[store]\nurl = \"sqlite:ledger.db\"\n{}", a.table()));
+        let gateway = home.serve().await;
+        let body = r#"{"model":"a/a-model","max_tokens":900,"messages":[{"role":"user","content":"the tide is out"}]}"#;
+        a.once(r#"{"fault":"status","status":400}"#);
+        for _ in 0..3 {
+            gateway.ask(&Ask::body(body)).await;
+        }
+        let used = async |gateway: &Gateway| {
+            let quotas = gateway.document("/freeway/v1/quotas").await;
+            let limits = quotas["limits"].as_array().unwrap();
+            limits.iter().map(|limit| limit["used"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        let before = used(&gateway).await;
+        assert_eq!(before[0] > 1800, limits.contains("requested"), "{limits}: {before:?}");
+        gateway.end(End::Terminate).await;
+        let gateway = home.serve().await;
+        assert_eq!(used(&gateway).await, before, "{limits}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_under_way_at_a_kill_counts() {
     let a = limited(FIVE_A_DAY).await;
     a.once(r#"{"fault":"silence"}"#);
