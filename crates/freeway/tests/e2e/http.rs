@@ -181,9 +181,14 @@ impl Reply {
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the gateway takes connections");
+        Self::try_open(address).await.expect("the gateway takes connections")
+    }
+
+    /// `None` where nothing takes connections.
+    pub(crate) async fn try_open(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream, unread: Vec::new(), begun: Instant::now(), framing: Framing::Close, patience: PATIENCE }
+        Some(Self { stream, unread: Vec::new(), begun: Instant::now(), framing: Framing::Close, patience: PATIENCE })
     }
 
     /// Waits longer for each piece than is usual here.

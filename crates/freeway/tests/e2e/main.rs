@@ -27,6 +27,7 @@ mod ledger;
 mod limits;
 mod patience;
 mod policy;
+mod pressure;
 mod reload;
 mod streams;
 mod upstream;
