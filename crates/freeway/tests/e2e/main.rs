@@ -10,6 +10,7 @@
 mod bytes;
 mod catalogue;
 mod commands;
+mod cooldowns;
 mod documents;
 mod drain;
 mod explain;
