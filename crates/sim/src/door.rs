@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub(crate) struct Door {
     address: SocketAddr,
     listener: Mutex<Option<TcpListener>>,
+    /// Whether it has a listener when it is open.
+    listens: bool,
     open: watch::Sender<bool>,
     runtime: Handle,
 }
@@ -27,9 +29,16 @@ impl Door {
         Ok(Self {
             address: listener.local_addr()?,
             listener: Mutex::new(Some(listener)),
+            listens: true,
             open: watch::Sender::new(true),
             runtime: Handle::current(),
         })
+    }
+
+    /// A door without a listener, for connections that are made within this process.
+    pub(crate) fn within(address: SocketAddr) -> Self {
+        let (listener, open) = (Mutex::new(None), watch::Sender::new(true));
+        Self { address, listener, listens: false, open, runtime: Handle::current() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -53,10 +62,10 @@ impl Door {
     pub(crate) fn open(&self) {
         let _inside = self.runtime.enter();
         let mut listener = self.lock();
-        if listener.is_none() {
+        if self.listens && listener.is_none() {
             *listener = listen(self.address).ok();
         }
-        let open = listener.is_some();
+        let open = !self.listens || listener.is_some();
         drop(listener);
         self.open.send_replace(open);
     }

@@ -49,3 +49,4 @@ pub use fault::{Fault, FaultKind};
 pub use limits::{Charge, LimitState};
 pub use log::LogEntry;
 pub use sim::Sim;
+pub use wire::Line;

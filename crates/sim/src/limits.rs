@@ -65,6 +65,8 @@ pub struct LimitState {
     pub used: u64,
     /// The most that was ever used at once; above `amount`, the limit was overrun.
     pub peak: u64,
+    /// How many requests were refused that did not fit into it.
+    pub refused: u64,
     /// How many of these are one unit of the metric: 10¹² for USD, 10⁹ for units, else 1.
     pub unit: u64,
 }
@@ -95,6 +97,7 @@ struct Place {
     amount: u64,
     counter: Counter,
     charges: VecDeque<Charge>,
+    refused: u64,
 }
 
 /// A rule and the counter it is held against.
@@ -190,6 +193,7 @@ impl Book {
                 amount: place.amount,
                 used: place.counter.used(now),
                 peak: place.counter.peak(),
+                refused: place.refused,
                 unit: grains_per_unit(place.metric),
             })
             .collect()
@@ -205,7 +209,7 @@ impl Book {
         let mut worst: Option<Violation> = None;
         for Held { place, rule } in rules {
             let amount = if rule.lapses_at.is_some_and(|end| end <= now) { 0 } else { rule.amount };
-            let counter = &mut self.places[*place].counter;
+            let Place { counter, refused, .. } = &mut self.places[*place];
             let used = counter.used(now);
             let asked = rule.asked(demand);
             let too_large = asked > amount && rule.counts_tokens();
@@ -219,6 +223,7 @@ impl Book {
             if !too_large && used.saturating_add(needed) <= amount {
                 continue;
             }
+            *refused += 1;
             let back_at = if too_large { None } else { counter.fits_at(now, needed, amount) };
             let back_at = back_at.filter(|_| rule.metric != Metric::Concurrency);
             let violation = Violation {
@@ -257,7 +262,7 @@ impl Book {
         let counter = Counter::new(rule.window.clone(), rule.amount);
         let place = self.places.len();
         let (name, metric, amount) = (rule.name.clone(), rule.metric, rule.amount);
-        self.places.push(Place { name, metric, amount, counter, charges: VecDeque::new() });
+        self.places.push(Place { name, metric, amount, counter, charges: VecDeque::new(), refused: 0 });
         self.by_key.insert(rule.key.clone(), place);
         place
     }

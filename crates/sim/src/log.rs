@@ -32,6 +32,8 @@ pub struct LogEntry {
     pub status: Option<u16>,
     /// Whether a limit was exceeded, whatever was answered.
     pub overrun: bool,
+    /// The input and output tokens that it was booked with; none for what was refused, or is not over.
+    pub booked: Option<(u64, u64)>,
     /// When the last byte was sent or the connection was given up, in milliseconds since the start.
     pub ended_ms: Option<u64>,
     /// When the client was seen to have closed before the end, in milliseconds since the start.
@@ -58,7 +60,7 @@ impl LogEntry {
 
 impl Serialize for LogEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut entry = serializer.serialize_struct("LogEntry", 14)?;
+        let mut entry = serializer.serialize_struct("LogEntry", 15)?;
         entry.serialize_field("ordinal", &self.ordinal)?;
         entry.serialize_field("arrived_ms", &self.arrived_ms)?;
         entry.serialize_field("method", &self.method)?;
@@ -68,6 +70,7 @@ impl Serialize for LogEntry {
         entry.serialize_field("streamed", &self.streamed)?;
         entry.serialize_field("status", &self.status)?;
         entry.serialize_field("overrun", &self.overrun)?;
+        entry.serialize_field("booked", &self.booked)?;
         entry.serialize_field("ended_ms", &self.ended_ms)?;
         entry.serialize_field("cancelled", &self.cancelled())?;
         entry.serialize_field("cancelled_ms", &self.cancelled_ms)?;

@@ -147,6 +147,7 @@ impl<'a> Playing<'a> {
 
     fn settle(&self, ticket: &Ticket, spend: Spend, success: bool) {
         lock(&self.inner.book).settle(self.inner.clock.now(), ticket, spend, success);
+        self.note(|entry| entry.booked = Some((spend.input, spend.output)));
     }
 
     fn note(&self, change: impl FnOnce(&mut LogEntry)) {

@@ -2,6 +2,7 @@
 //! done to it from outside.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +18,14 @@ use crate::exchange;
 use crate::fault::{Fault, FaultKind, Faults};
 use crate::limits::{Book, Charge, LimitState};
 use crate::log::{Log, LogEntry};
-use crate::wire::Wire;
+use crate::wire::{Line, Wire};
 
 /// A running simulated provider. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Sim {
     inner: Arc<Inner>,
-    accepting: AbortHandle,
+    /// `None` for one that is reached within this process.
+    accepting: Option<AbortHandle>,
 }
 
 /// What connections share.
@@ -56,21 +58,23 @@ impl Sim {
     /// When the address cannot be listened on.
     pub async fn start(config: SimConfig) -> io::Result<Self> {
         let door = Door::open_at(config.listen)?;
-        let book = Book::new(config.provider.clone(), &config.plan);
-        let inner = Arc::new_cyclic(|itself| Inner {
-            config,
-            clock: Clock::start(),
-            door,
-            book: Mutex::new(book),
-            faults: Mutex::default(),
-            log: Mutex::default(),
-            revoked: Mutex::default(),
-            overruns: AtomicU64::new(0),
-            lists: AtomicU64::new(0),
-            itself: Weak::clone(itself),
-        });
+        let inner = Inner::new(config, Clock::start(), door);
         let accepting = tokio::spawn(accept(Arc::clone(&inner))).abort_handle();
-        Ok(Self { inner, accepting })
+        Ok(Self { inner, accepting: Some(accepting) })
+    }
+
+    /// A provider that listens nowhere: whoever makes its connections gives them to [`Sim::serve`]. `wall` is its
+    /// clock, in microseconds since 1970, which must not go backwards. To be called inside a runtime.
+    #[must_use]
+    pub fn within(config: SimConfig, wall: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        let door = Door::within(config.listen);
+        Self { inner: Inner::new(config, Clock::given(wall), door), accepting: None }
+    }
+
+    /// Serves one connection until a side closes it. A provider whose door is shut breaks it at once.
+    pub fn serve(&self, line: impl Line + 'static) -> impl Future<Output = ()> + Send + 'static {
+        let (inner, wire) = (Arc::clone(&self.inner), Wire::new(line));
+        async move { exchange::serve(&inner, wire).await }
     }
 
     /// Where it listens.
@@ -124,7 +128,9 @@ impl Sim {
     /// Stops listening and closes every connection, for good.
     pub fn stop(&self) {
         self.inner.door.shut();
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 
@@ -142,8 +148,8 @@ async fn accept(inner: Arc<Inner>) {
             stream = inner.door.accept() => {
                 let inner = Arc::clone(&inner);
                 connections.spawn(async move {
-                    if let Ok(wire) = Wire::new(stream) {
-                        exchange::serve(&inner, wire).await;
+                    if stream.set_nodelay(true).is_ok() {
+                        exchange::serve(&inner, Wire::new(stream)).await;
                     }
                 });
             }
@@ -155,6 +161,22 @@ async fn accept(inner: Arc<Inner>) {
 // === impl Inner ===
 
 impl Inner {
+    fn new(config: SimConfig, clock: Clock, door: Door) -> Arc<Self> {
+        let book = Book::new(config.provider.clone(), &config.plan);
+        Arc::new_cyclic(|itself| Self {
+            config,
+            clock,
+            door,
+            book: Mutex::new(book),
+            faults: Mutex::default(),
+            log: Mutex::default(),
+            revoked: Mutex::default(),
+            overruns: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+            itself: Weak::clone(itself),
+        })
+    }
+
     pub(crate) fn set_faults(&self, faults: Vec<Fault>) {
         let list = self.lists.fetch_add(1, Ordering::SeqCst) + 1;
         let refused = faults.iter().find_map(|fault| match fault.kind {

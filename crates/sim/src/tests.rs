@@ -1,6 +1,8 @@
 //! The simulator over loopback, seen by the smallest possible client.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -286,4 +288,33 @@ async fn a_status_gives_its_place_back_before_it_is_read() {
         assert_eq!(ask(&sim, "").await.unwrap().status, 503);
     }
     assert_eq!(sim.overruns(), 0);
+}
+
+#[tokio::test]
+async fn a_provider_within_the_process_keeps_the_time_it_is_given() {
+    let facts = "[[limits]]\nmetric = \"requests\"\nwindow = \"day\"\nreset = \"calendar\"\namount = 1\n";
+    let wall = Arc::new(AtomicI64::new(86_399_000_000));
+    let read = Arc::clone(&wall);
+    let config = SimConfig::new("lab", freeway_catalog::parse("x.toml", facts).unwrap());
+    let sim = Sim::within(config, move || read.load(Ordering::SeqCst));
+    let ask = async |sim: &Sim| {
+        let (mut near, far) = tokio::io::duplex(4096);
+        tokio::spawn(sim.serve(far));
+        let body = chat("m", "hello", "");
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\ncontent-length: {}", body.len());
+        let _ = near.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+        let mut reply = String::new();
+        let _ = near.read_to_string(&mut reply).await;
+        reply.split(' ').nth(1).unwrap_or("none").to_owned()
+    };
+    assert_eq!(ask(&sim).await, "200");
+    assert_eq!(ask(&sim).await, "429");
+    assert_eq!((sim.limits()[0].refused, sim.overruns()), (1, 1));
+    wall.store(86_400_000_000, Ordering::SeqCst);
+    assert_eq!(ask(&sim).await, "200", "a new day");
+    assert!(sim.log()[2].booked.is_some_and(|(input, output)| input > 0 && output > 0));
+    sim.set_faults(vec![Fault::new(FaultKind::Refuse { for_ms: None })]);
+    assert_eq!(ask(&sim).await, "none");
+    sim.set_faults(Vec::new());
+    assert_eq!(ask(&sim).await, "429");
 }

@@ -1,12 +1,13 @@
-//! HTTP/1.1 over one socket, by hand: a server of a library would not let us send
+//! HTTP/1.1 over one connection, by hand: a server of a library would not let us send
 //! half a header, and tells of a client that left only when we write.
 
-use std::future::Future;
-use std::io;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 
 /// The most bytes of a request's head.
@@ -14,10 +15,27 @@ const HEAD: usize = 128 << 10;
 /// The most bytes of a request's body.
 const BODY: usize = 256 << 20;
 
+/// What connects a client with a provider: a socket, or something within a process that stands for one.
+pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Makes the end of this connection a reset instead of an orderly close. It is dropped next.
+    fn reset(&mut self);
+}
+
+impl Line for TcpStream {
+    fn reset(&mut self) {
+        // If the option cannot be set the connection is closed in the usual way; there is nothing else to try.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// Two ends within a process; whoever reads from the other one sees an orderly close.
+impl Line for DuplexStream {
+    fn reset(&mut self) {}
+}
+
 /// A connection and what was read from it ahead of need.
-#[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TcpStream,
+    line: Box<dyn Line>,
     unread: BytesMut,
 }
 
@@ -60,14 +78,13 @@ impl From<Gone> for ReadProblem {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: BytesMut::new() })
+    pub(crate) fn new(line: impl Line + 'static) -> Self {
+        Self { line: Box::new(line), unread: BytesMut::new() }
     }
 
     /// Waits until the next request has begun, reading nothing else.
     pub(crate) async fn begun(&mut self) -> Result<(), Gone> {
-        if self.unread.is_empty() { fill(&self.stream, &mut self.unread).await } else { Ok(()) }
+        if self.unread.is_empty() { self.fill().await } else { Ok(()) }
     }
 
     /// Reads the next request.
@@ -79,7 +96,7 @@ impl Wire {
             if self.unread.len() > HEAD {
                 return Err(ReadProblem::NotHttp);
             }
-            fill(&self.stream, &mut self.unread).await?;
+            self.fill().await?;
         };
         let head = self.unread.split_to(end + 4);
         let mut request = parse_head(&head[..end]).ok_or(ReadProblem::NotHttp)?;
@@ -98,9 +115,18 @@ impl Wire {
     }
 
     /// Sends bytes, unless the client leaves first.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        let Self { stream, unread } = self;
-        unless_gone(stream, unread, write(stream, bytes)).await?
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
+        poll_fn(|context| {
+            while !bytes.is_empty() {
+                match Pin::new(&mut self.line).poll_write(context, bytes) {
+                    Poll::Ready(Ok(written @ 1..)) => bytes = &bytes[written..],
+                    Poll::Ready(_) => return Poll::Ready(Err(Gone)),
+                    Poll::Pending => return self.poll_gone(context).map(Err),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// Waits, unless the client leaves first.
@@ -108,18 +134,48 @@ impl Wire {
         if length.is_zero() {
             return Ok(());
         }
-        unless_gone(&self.stream, &mut self.unread, tokio::time::sleep(length)).await
+        let mut over = pin!(tokio::time::sleep(length));
+        poll_fn(|context| match over.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => self.poll_gone(context).map(Err),
+        })
+        .await
     }
 
     /// Waits for the client to leave.
     pub(crate) async fn hang(&mut self) -> Gone {
-        gone(&self.stream, &mut self.unread).await
+        poll_fn(|context| self.poll_gone(context)).await
     }
 
     /// Breaks the connection with a reset.
-    pub(crate) fn reset(self) {
-        // If the option cannot be set the connection is closed in the usual way; there is nothing else to try.
-        let _ = self.stream.set_zero_linger();
+    pub(crate) fn reset(mut self) {
+        self.line.reset();
+    }
+
+    /// Reads at least one byte.
+    async fn fill(&mut self) -> Result<(), Gone> {
+        poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.unread.reserve(16 << 10);
+        // Nothing of this read is lost when it is not ready.
+        pin!(self.line.read_buf(&mut self.unread)).poll(context).map(|read| match read {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(Gone),
+        })
+    }
+
+    /// Ready when the client has left. What it sends in the meantime is kept, up to a bound.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+        while self.unread.len() <= HEAD {
+            match self.poll_fill(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(gone)) => return Poll::Ready(gone),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
     }
 
     async fn take(&mut self, length: usize) -> Result<Bytes, ReadProblem> {
@@ -127,7 +183,7 @@ impl Wire {
             return Err(ReadProblem::NotHttp);
         }
         while self.unread.len() < length {
-            fill(&self.stream, &mut self.unread).await?;
+            self.fill().await?;
         }
         Ok(self.unread.split_to(length).freeze())
     }
@@ -160,7 +216,7 @@ impl Wire {
             if self.unread.len() > HEAD {
                 return Err(ReadProblem::NotHttp);
             }
-            fill(&self.stream, &mut self.unread).await?;
+            self.fill().await?;
         }
     }
 }
@@ -181,50 +237,6 @@ fn parse_head(head: &[u8]) -> Option<Request> {
     let connection = request.header("connection").unwrap_or_default().to_ascii_lowercase();
     request.keep_alive = version != "HTTP/1.0" && !connection.contains("close");
     Some(request)
-}
-
-/// Reads at least one byte.
-async fn fill(stream: &TcpStream, into: &mut BytesMut) -> Result<(), Gone> {
-    loop {
-        stream.readable().await.map_err(|_| Gone)?;
-        into.reserve(16 << 10);
-        match stream.try_read_buf(into) {
-            Ok(0) => return Err(Gone),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Gone),
-        }
-    }
-}
-
-async fn write(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Gone> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await.map_err(|_| Gone)?,
-            Err(_) => return Err(Gone),
-        }
-    }
-    Ok(())
-}
-
-/// Ends when the client has left. What it sends in the meantime is kept, up to a bound.
-async fn gone(stream: &TcpStream, unread: &mut BytesMut) -> Gone {
-    while unread.len() <= HEAD {
-        if fill(stream, unread).await.is_err() {
-            return Gone;
-        }
-    }
-    std::future::pending().await
-}
-
-async fn unless_gone<T>(stream: &TcpStream, unread: &mut BytesMut, work: impl Future<Output = T>) -> Result<T, Gone> {
-    let work = pin!(work);
-    tokio::select! {
-        biased;
-        done = work => Ok(done),
-        gone = gone(stream, unread) => Err(gone),
-    }
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

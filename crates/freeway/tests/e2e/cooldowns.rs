@@ -50,8 +50,8 @@ async fn what_has_nothing_left_by_its_headers_is_not_asked_again() {
     assert_eq!(a.asked(), 1);
 }
 
-/// A whole answer, as a JSON string.
-const ANSWER: &str = r#""{\"id\":\"x\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"a-model\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hello\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"total_tokens\":6}}""#;
+/// A whole answer.
+const ANSWER: &str = r#"{"id":"x","object":"chat.completion","created":1,"model":"a-model","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_are_kept_one_by_one() {
@@ -78,7 +78,7 @@ async fn the_only_target_is_tried_again_after_a_failure_that_may_pass() {
     let a = Upstream::new("a").await;
     a.always(r#"{"fault":"status","status":500}"#);
     let gateway = Gateway::start(&a.table()).await;
-    assert_eq!(gateway.ask(&Ask::chat("a/a-model", false)).await.head.status, 502);
+    assert_eq!(gateway.ask(&Ask::chat("a/a-model", false)).await.head.status, 503);
     a.sim.set_faults(Vec::new());
     assert_eq!(served_by(&gateway, "a/a-model").await, "a");
 }
