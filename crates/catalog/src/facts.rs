@@ -11,6 +11,9 @@ use crate::limit::{Limit, RateHeader};
 use crate::refusal::ErrorRule;
 use crate::report::{BodyReport, ReportExample};
 
+/// Days after which facts are shown as stale.
+pub const STALE_DAYS: i64 = 60;
+
 /// Everything known of one provider.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub struct Provider {

@@ -22,8 +22,10 @@ mod schema;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{Change, Changes, Difference, Values, What, diff};
+pub use freeway_catalog::STALE_DAYS;
+pub use freeway_router::Risk;
 pub use inventory::{Inventory, Kind, needs_restart};
-pub use offer::{Card, ModelCard, PlanCard, STALE_DAYS, Total, cards, number, total};
+pub use offer::{Card, ModelCard, PlanCard, Total, cards, number, total};
 pub use provider::Endpoint;
 pub use providers_page::providers_page;
 pub use raw::Raw;

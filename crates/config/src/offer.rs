@@ -2,15 +2,12 @@
 //! old all that is.
 
 use freeway_catalog::{
-    Allowed, Catalog, Confidence, Daily, DataPolicy, Dispute, Kind, Limit, Model, Offer, Plan, Provider, Reset, Status,
-    Terms, Trains, daily,
+    Allowed, Catalog, Confidence, Daily, DataPolicy, Dispute, Kind, Limit, Model, Offer, Plan, Provider, Reset,
+    STALE_DAYS, Status, Terms, Trains, daily,
 };
 use freeway_policy::{DataFacts, permits};
 use freeway_types::{DataClass, Metric, Timestamp};
 use serde::Serialize;
-
-/// Days after which facts are shown as stale.
-pub const STALE_DAYS: i64 = 60;
 
 /// One provider, as it is shown.
 #[derive(Clone, Debug, Serialize)]
@@ -141,6 +138,21 @@ pub(crate) fn off(provider: &Provider) -> Option<String> {
         .then(|| "its terms forbid requests through a gateway; `enabled = true` uses it all the same".to_owned())
 }
 
+/// Why what is given away will not last, by what kind of thing it is.
+pub(crate) fn ending(provider: &Provider) -> Option<&'static str> {
+    match provider.offer? {
+        Offer::TrialCredit => Some("its free offer is a credit for trying it"),
+        Offer::Promotion => Some("its free offer is a gift that may end any day"),
+        Offer::Ended => Some("its free offer has ended"),
+        _ => None,
+    }
+}
+
+/// The day that a provider's facts are of.
+pub(crate) fn read_on(provider: &Provider) -> Option<Timestamp> {
+    Timestamp::parse(provider.as_of?.to_string().get(..10)?)
+}
+
 /// Whether the terms forbid requests through a gateway.
 pub(crate) fn forbids_gateways(provider: &Provider) -> bool {
     provider.terms.as_ref().and_then(|terms| terms.gateways) == Some(Allowed::No)
@@ -149,7 +161,7 @@ pub(crate) fn forbids_gateways(provider: &Provider) -> bool {
 /// The day that facts are of, if they are too old to be relied on, or have none.
 pub(crate) fn stale(provider: &Provider, now: Timestamp) -> Option<String> {
     let Some(as_of) = provider.as_of.map(|date| date.to_string()) else { return Some("an unknown day".to_owned()) };
-    let read = Timestamp::parse(as_of.get(..10).unwrap_or_default()).unwrap_or_default();
+    let read = read_on(provider).unwrap_or_default();
     (days_between(read, now) > STALE_DAYS).then_some(as_of)
 }
 
@@ -159,7 +171,7 @@ fn days_between(earlier: Timestamp, later: Timestamp) -> i64 {
 
 fn card(id: &str, provider: &Provider, now: Timestamp) -> Card {
     let as_of = provider.as_of.map(|date| date.to_string());
-    let read = as_of.as_deref().and_then(|date| Timestamp::parse(date.get(..10)?));
+    let read = read_on(provider);
     let age_days = read.map(|read| days_between(read, now));
     let off = off(provider);
     let models: Vec<ModelCard> = provider.models.iter().map(model_card).collect();

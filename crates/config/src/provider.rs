@@ -131,6 +131,7 @@ pub(crate) fn resolve(
             may_spend: plan_name == PAID,
             keys: keys.len(),
             local,
+            ending: crate::offer::ending(&facts).filter(|_| plan_name != PAID).map(str::to_owned),
             errors: in_order(&facts),
             headers: facts.headers.clone(),
             header_prefixes: facts.header_prefixes.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use freeway_catalog::{Catalog, Model, validate};
 use freeway_policy::{ClientKeyRule, Rules, Tier};
 use freeway_quota::LimitSpec;
-use freeway_router::{Alias, Deployment, Prices, Snapshot, Strategy};
+use freeway_router::{Alias, Deployment, Prices, Risk, Snapshot, Strategy, risks};
 use freeway_types::{
     AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Metric, Quality, Secret, Timestamp,
 };
@@ -86,6 +86,14 @@ pub struct Found {
     pub trains: freeway_catalog::Trains,
     /// The day its facts are of, if they are too old to be relied on.
     pub stale: Option<String>,
+}
+
+impl Loaded {
+    /// The routes that may stop to work, as things stand at an instant.
+    #[must_use]
+    pub fn risks(&self, now: Timestamp) -> Vec<Risk> {
+        risks(&self.snapshot, &|limit| &self.limits[limit.get()], now)
+    }
 }
 
 /// Reads a configuration. Without a text, the environment's keys are all there is.
@@ -457,13 +465,17 @@ impl Resolver<'_> {
         let id = &account.account.id;
         let mut specs: Vec<(LimitSpec, &[String])> = Vec::new();
         for (owner, limit) in account.limits_of(model) {
-            let spec = match LimitSpec::read(&owner, limit) {
+            let mut spec = match LimitSpec::read(&owner, limit) {
                 Ok(spec) => spec,
                 Err(error) => {
                     self.wrong(&["providers", id], error.to_string(), None);
                     continue;
                 }
             };
+            if !spec.own {
+                spec.as_of = crate::offer::read_on(&account.facts);
+                spec.confidence = spec.confidence.or(account.facts.confidence);
+            }
             // A credit for some of the models stands alone: together, it would pay for the others.
             let same_models = specs.iter_mut().filter(|(_, models)| *models == limit.models.as_slice());
             let joined = same_models.filter_map(|(standing, _)| standing.join(&spec)).next();

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     closing: Closing,
+    /// The warnings that stand in the log.
+    said: Mutex<BTreeSet<String>>,
     /// What was learned about tokens, by deployment.
     calibrated: Mutex<BTreeMap<String, Arc<Calibrated>>>,
     state: Mutex<State>,
@@ -170,6 +172,7 @@ impl Engine {
             store,
             clock,
             closing: Closing::default(),
+            said: Mutex::default(),
             calibrated: Mutex::default(),
             state: Mutex::new(state),
         };
@@ -384,6 +387,11 @@ impl Shared {
     /// made whole before anything can fail.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing was said under this name before; from now on, it was.
+    pub(crate) fn is_said_first(&self, name: String) -> bool {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(name)
     }
 
     pub(crate) fn calibrated_by_name(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Calibrated>>> {

@@ -6,13 +6,14 @@ use freeway_catalog::Confidence;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
-use freeway_quota::{GrantView, PauseScope, Size};
+use freeway_quota::{GrantView, Pace, PauseScope, Size};
 use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::job::make_plan;
+use crate::sources::sources;
 
 /// One limit as it stands.
 pub struct LimitReport {
@@ -28,7 +29,7 @@ pub struct LimitReport {
     pub declared: Option<u64>,
     /// Whether that is the user's own word; else it is the facts'.
     pub own: bool,
-    /// How far the fact can be trusted, if less than the file it stands in.
+    /// How far the fact can be trusted.
     pub confidence: Option<Confidence>,
     /// What the provider showed of its size.
     pub learned: Option<Size>,
@@ -46,6 +47,12 @@ pub struct LimitReport {
     pub credits: Vec<GrantView>,
     /// Whether the kind of reset is only assumed.
     pub reset_unknown: bool,
+    /// Where each figure is from, and how old it is.
+    pub sources: Value,
+    /// How fast it is used, if it is.
+    pub pace: Option<Pace>,
+    /// When its rest is used up at that pace, if that is before it comes back.
+    pub dry: Option<Timestamp>,
 }
 
 /// One pause in force.
@@ -197,6 +204,8 @@ impl Engine {
         let views = state.book.view(now).enumerate();
         let views = views.filter(|(place, _)| in_use.contains(&LimitIndex::new(*place)));
         let reports = views.map(|(_, view)| LimitReport {
+            // First, while the view is whole.
+            sources: sources(&view, now.wall),
             name: view.spec.name.clone(),
             metric: view.spec.metric,
             window: view.spec.window.clone(),
@@ -212,6 +221,8 @@ impl Engine {
             returns: view.returns,
             credits: view.credits,
             reset_unknown: view.spec.reset_unknown,
+            pace: view.pace,
+            dry: view.dry,
         });
         reports.collect()
     }

@@ -24,8 +24,10 @@ mod job;
 mod pausing;
 mod relay;
 mod scrub;
+mod sources;
 mod timing;
 mod trace;
+mod warning;
 
 pub use chance::seed_chance;
 pub use clock::Clock;
@@ -34,3 +36,4 @@ pub use explain::{DeploymentReport, LimitReport, PauseReport, read_candidates};
 pub use hearing::size_json;
 pub use relay::StreamBody;
 pub use scrub::Scrubber;
+pub use warning::Warning;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use freeway_config::{Loaded, Settings, StoreUrl};
 use freeway_engine::{Clock, Engine, Scrubber, Setup};
-use freeway_server::{ClientKey, Keys, Server, Shutdown};
+use freeway_server::{ClientKey, Editions, Keys, Server, Shutdown};
 use freeway_store::{Recorder, Sqlite, Store};
 use freeway_telemetry::{Event, Level, Telemetry};
 use freeway_upstream::{Client, Resolver};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::reload::{Reloader, Watched};
 
-/// How often requests older than the retention are forgotten.
+/// How often requests older than the retention are forgotten, and what has come up is said.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
 /// How often what was learned is written down.
@@ -101,7 +101,7 @@ impl Gateway {
         let address = server.address().map_err(|error| error.to_string())?.to_string();
         telemetry.tell(engine.now().wall, &Event::Listening { address: &address });
         let mut beside = JoinSet::new();
-        beside.spawn(forget(store, Arc::clone(&engine), Arc::clone(&retention)));
+        beside.spawn(forget(store, server.editions(), Arc::clone(&retention)));
         beside.spawn(save(Arc::clone(&engine)));
         beside.spawn(stop_on_signals(server.shutdown(), Arc::clone(&engine)));
         if let Some(watched) = watched {
@@ -117,8 +117,10 @@ impl Gateway {
     }
 }
 
-async fn forget(store: Arc<dyn Store>, engine: Arc<Engine>, retention: Retention) {
+async fn forget(store: Arc<dyn Store>, editions: Editions, retention: Retention) {
     loop {
+        let engine = editions.engine();
+        engine.tell_warnings();
         let length = *retention.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(length) = length {
             let before = engine.now().wall.before(length);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use freeway_config::{Loaded, Surroundings, load};
 use freeway_types::Timestamp;
+use jiff::tz::TimeZone;
 
 /// The file that is used when it is there and no other is named.
 const DEFAULT_FILE: &str = "freeway.toml";
@@ -12,6 +13,11 @@ const DEFAULT_FILE: &str = "freeway.toml";
 #[expect(clippy::disallowed_methods, reason = "this is the one place where the environment is read")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The time zone of who reads: that of `TZ`, else the machine's; UTC if neither is known.
+pub(crate) fn zone() -> TimeZone {
+    TimeZone::system()
 }
 
 /// The configuration file that a command is to use: the one named, else `freeway.toml` if it is there.

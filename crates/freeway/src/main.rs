@@ -7,6 +7,7 @@ mod boot;
 mod client;
 mod command;
 mod environment;
+mod moment;
 mod reload;
 mod table;
 

@@ -95,6 +95,7 @@ impl Reloader {
         let targets = setup.snapshot.deployments.iter().filter(|deployment| deployment.off.is_none()).count();
         self.engine = Arc::new(self.engine.succeed(setup).map_err(|error| error.to_string())?);
         self.editions.replace(Arc::clone(&self.engine), keys, settings.drain);
+        self.engine.tell_warnings();
         self.settings = settings;
         *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
         Ok(targets)

@@ -6,16 +6,17 @@ use freeway_catalog::{Charges, Counts};
 use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
 
 use crate::COUNT_LAG;
-use crate::counter::{Counted, Counter, GrantView};
+use crate::counter::{Counted, Counter};
 use crate::demand::{Demand, used};
 use crate::entry::Entry;
-use crate::learn::Size;
 use crate::skew::Offset;
 use crate::spec::LimitSpec;
 
 mod learning;
+mod viewing;
 
 pub use learning::Heard;
+pub use viewing::LimitView;
 
 /// The counts of all limits.
 #[derive(Debug, Default)]
@@ -67,31 +68,6 @@ pub struct Actual {
     pub units: u64,
     /// Whether it was answered; a refusal charges the request and no tokens.
     pub answered: bool,
-}
-
-/// One limit as it stands, for people.
-#[derive(Clone, Debug)]
-pub struct LimitView<'a> {
-    /// Which one.
-    pub spec: &'a LimitSpec,
-    /// Its size in units, tokens or picodollars, if known.
-    pub amount: Option<u64>,
-    /// The size that was declared.
-    pub declared: Option<u64>,
-    /// What the provider showed of its size.
-    pub learned: Option<Size>,
-    /// Counted or held, in the present window.
-    pub used: u64,
-    /// What others use of it, as far as the provider's figures show.
-    pub foreign: u64,
-    /// Of that, held for attempts in flight.
-    pub held: u64,
-    /// What may be sent now.
-    pub left: u64,
-    /// When the next unit comes back, if anything is used.
-    pub returns: Option<Timestamp>,
-    /// Of credits that do not come back, each one.
-    pub credits: Vec<GrantView>,
 }
 
 impl Actual {
@@ -249,7 +225,7 @@ impl Book {
         let reservation = self.take(id)?;
         let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
         for Held { limit, amount: held, .. } in reservation.held {
-            let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
+            let Entry { spec, counter, recent, .. } = &mut self.limits[limit.get()];
             counter.advance(spec, now);
             if counts_on_receipt(spec) && reservation.receipt.is_some() {
                 continue;
@@ -257,6 +233,7 @@ impl Book {
             counter.unhold(held);
             let amount = settled(spec, held, actual);
             let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
+            recent.add(amount, now.monotonic);
             counter.count(spec, amount, Counted::between(reservation.dispatched, receipt, now), now);
         }
         Some(receipt)
@@ -293,32 +270,6 @@ impl Book {
         }
     }
 
-    /// Every limit as it stands.
-    pub fn view(&mut self, now: Now) -> impl Iterator<Item = LimitView<'_>> {
-        self.pass_receipts(now);
-        self.limits.iter_mut().map(move |entry| {
-            entry.refresh(now);
-            entry.counter.advance(&entry.spec, now);
-            let amount = entry.spec.amount;
-            let foreign = entry.evidence.foreign(&entry.spec, now);
-            let left = amount.map_or(0, |amount| entry.left(amount, now));
-            let Entry { spec, declared, counter, evidence } = entry;
-            let used = match amount {
-                Some(amount) => {
-                    counter.spent().unwrap_or_else(|| amount.saturating_sub(counter.left(spec, amount, now)))
-                }
-                None => counter.in_flight(),
-            };
-            let returns = amount
-                .filter(|_| used > 0 || foreign > 0)
-                .and_then(|amount| later(counter.relief(spec, amount, left + 1, now), evidence.relief(spec, now)))
-                .map(|instant| instant.wall);
-            let credits = counter.credits(spec, now);
-            let (held, declared, learned) = (counter.in_flight(), *declared, evidence.size());
-            LimitView { held, spec, amount, declared, learned, used, foreign, left, returns, credits }
-        })
-    }
-
     /// Turns "written and long enough ago" into "counted".
     fn pass_receipts(&mut self, now: Now) {
         while let Some((deadline, id)) = self.written.front().copied() {
@@ -337,9 +288,10 @@ impl Book {
         }
         reservation.receipt = Some(receipt);
         for Held { limit, amount: held, .. } in &reservation.held {
-            let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
+            let Entry { spec, counter, recent, .. } = &mut self.limits[limit.get()];
             if counts_on_receipt(spec) {
                 counter.unhold(*held);
+                recent.add(*held, now.monotonic);
                 counter.count(spec, *held, Counted::between(reservation.dispatched, receipt, now), now);
             }
         }

@@ -7,6 +7,7 @@ use freeway_types::Now;
 use crate::counter::Counter;
 use crate::demand::Demand;
 use crate::learn::{Evidence, Size};
+use crate::pace::Recent;
 use crate::report::{Report, ReportSource};
 use crate::spec::LimitSpec;
 
@@ -18,11 +19,13 @@ pub(crate) struct Entry {
     pub(crate) declared: Option<u64>,
     pub(crate) counter: Counter,
     pub(crate) evidence: Evidence,
+    pub(crate) recent: Recent,
 }
 
 impl Entry {
     pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
-        Self { declared: spec.amount, counter: Counter::new(&spec, now), evidence: Evidence::default(), spec }
+        let (counter, recent) = (Counter::new(&spec, now), Recent::new(now.monotonic));
+        Self { declared: spec.amount, counter, evidence: Evidence::default(), recent, spec }
     }
 
     /// What is left of an amount, ours and others' use taken off.

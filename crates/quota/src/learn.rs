@@ -48,6 +48,17 @@ pub struct Size {
     pub at: Timestamp,
 }
 
+/// Where the size of a limit is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// The configuration: the user's own word.
+    Configuration,
+    /// The facts about the provider.
+    Facts,
+    /// What the provider showed.
+    Learned(Size),
+}
+
 /// Use of a limit that is not ours.
 #[derive(Clone, Copy, Debug)]
 struct Foreign {
@@ -81,6 +92,21 @@ impl Evidence {
     /// What was learned about the size.
     pub(crate) fn size(&self) -> Option<Size> {
         self.size
+    }
+
+    /// Where the size is from that counts.
+    pub(crate) fn provenance(&self, spec: &LimitSpec, declared: Option<u64>, now: Timestamp) -> Provenance {
+        let tightens = |size: &Size| !spec.own || declared.is_none_or(|declared| size.amount < declared);
+        match self.size.filter(|size| size.is_fresh(declared, now)).filter(tightens) {
+            Some(size) => Provenance::Learned(size),
+            None if spec.own => Provenance::Configuration,
+            None => Provenance::Facts,
+        }
+    }
+
+    /// When the last answer came back whose figures were believed.
+    pub(crate) fn heard(&self, now: Now) -> Option<Timestamp> {
+        self.heard.map(|heard| now.wall.before(now.monotonic.since(heard)))
     }
 
     /// Takes over what an earlier process learned.

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod book;
 mod bucket;
 mod calendar;
@@ -22,6 +23,7 @@ mod demand;
 mod entry;
 mod hint;
 mod learn;
+mod pace;
 mod pause;
 mod purse;
 mod ratelimit;
@@ -30,11 +32,13 @@ mod rolling;
 mod skew;
 mod spec;
 
+pub use alarm::CreditAlarm;
 pub use book::{Actual, Blocked, Book, Fit, Heard, LimitView, ReservationId};
 pub use counter::GrantView;
 pub use demand::{Bound, Demand, used};
 pub use hint::{duration_in, parse_duration, parse_http_date, parse_retry_after, parse_retry_after_ms};
-pub use learn::Size;
+pub use learn::{Provenance, Size};
+pub use pace::Pace;
 pub use pause::{PauseScope, Pauses};
 pub use ratelimit::RateLimitFields;
 pub use report::{Report, ReportScope, ReportSource, ReportWindow, figure, parse_figure};

@@ -56,6 +56,11 @@ impl Rolling {
         self.counted += amount;
     }
 
+    /// What comes back, in the order in which it does.
+    pub(crate) fn returns(&self) -> impl Iterator<Item = (Monotonic, u64)> {
+        self.returns.iter().map(|(instant, units)| (*instant, *units))
+    }
+
     /// The earliest instant at which `missing` more units are back, as far as it is known.
     pub(crate) fn relief(&self, missing: u64) -> Option<Monotonic> {
         let mut back = 0_u64;

@@ -30,8 +30,10 @@ pub struct LimitSpec {
     pub own: bool,
     /// Whether it belongs to one model rather than to the account.
     pub of_model: bool,
-    /// How far the fact can be trusted, if less than the file it stands in.
+    /// How far the fact can be trusted.
     pub confidence: Option<Confidence>,
+    /// The day that the fact is of, if it is one of a provider's and that is known.
+    pub as_of: Option<Timestamp>,
 }
 
 /// What is charged, and when.
@@ -120,7 +122,8 @@ impl Grant {
 }
 
 impl LimitSpec {
-    /// Reads a limit from its written form. `owner` names what it counts for, such as `groq/llama`.
+    /// Reads a limit from its written form. `owner` names what it counts for, such as `groq/llama`. The date of the
+    /// file in which it stands is for the caller to add.
     ///
     /// # Errors
     /// When window or zone are not what the catalogue's checks let pass.
@@ -147,6 +150,7 @@ impl LimitSpec {
             own: limit.own,
             of_model: limit.pool.is_none() && owner.contains('/'),
             confidence: limit.confidence,
+            as_of: None,
         })
     }
 

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backing;
 mod calibration;
 mod estimate;
 mod plan;
@@ -19,6 +20,7 @@ mod sketch;
 mod snapshot;
 mod strategy;
 
+pub use backing::{Risk, RiskKind, risks};
 pub use calibration::{Calibration, Expectation, INPUTS, Learned, OUTPUTS, Rate, Sample, Shape};
 pub use estimate::{cost, demand, units};
 pub use plan::{Candidate, Live, Plan, Request, Verdict, plan};

@@ -45,6 +45,8 @@ pub struct Account {
     pub keys: usize,
     /// Whether its address is on the user's own machine or network.
     pub local: bool,
+    /// Why what it gives will not last, where its provider's facts say so and it is not paid for.
+    pub ending: Option<String>,
     /// How its refusals are read.
     pub errors: Vec<ErrorRule>,
     /// What its rate-limit headers mean.

@@ -18,6 +18,7 @@ mod openapi;
 mod operator;
 mod origin;
 mod patient;
+mod quotas;
 mod respond;
 mod route;
 

@@ -86,6 +86,12 @@ impl Editions {
     pub fn replace(&self, engine: Arc<Engine>, keys: Keys, drain: Duration) {
         self.0.edition.store(Arc::new(Edition { engine, keys, drain }));
     }
+
+    /// The engine that requests which come now are served by.
+    #[must_use]
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.0.edition.load().engine)
+    }
 }
 
 impl Shutdown {
@@ -328,7 +334,7 @@ async fn dispatch(
         Target::Metrics => return respond::whole(200, "text/plain; version=0.0.4", engine.telemetry().render()),
         Target::Models => Ok(openai::models(&engine, gate.started)),
         Target::Model => openai::model(&engine, gate.started, rest),
-        Target::Quotas => Ok(operator::quotas(&engine)),
+        Target::Quotas => Ok(crate::quotas::quotas(&engine)),
         Target::Deployments => Ok(operator::deployments(&engine)),
         Target::Requests => operator::requests(engine, &query, caller, name).await,
         Target::Request => operator::request(engine, rest, caller, name).await,

@@ -5,65 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use freeway_dialect::ClientError;
-use freeway_engine::{Engine, size_json};
+use freeway_engine::Engine;
 use freeway_policy::{Caller, Wish};
 use freeway_store::{Page, RequestRecord, StoreError, UsageKey};
-use freeway_types::{Metric, RequestId, Timestamp, Usd};
+use freeway_types::{RequestId, Timestamp, Usd};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
 /// Most requests on one page.
 const MOST_REQUESTS: u32 = 500;
-
-/// Every limit and pause as it stands, and what was learned about tokens.
-pub(crate) fn quotas(engine: &Engine) -> Value {
-    let limits: Vec<Value> = engine
-        .limits()
-        .into_iter()
-        .map(|limit| {
-            let shown = |units: u64| match limit.metric {
-                Metric::Usd => json!(Usd::from_picos(i64::try_from(units).unwrap_or(i64::MAX)).as_dollars()),
-                _ => json!(units),
-            };
-            // One that stands alone is the limit itself.
-            let credits = limit.credits.iter().filter(|_| limit.credits.len() > 1).map(|credit| {
-                json!({
-                    "credit": credit.name,
-                    "amount": shown(credit.amount),
-                    "used": shown(credit.used),
-                    "left": shown(credit.left),
-                    "lapses": credit.lapses.map(|instant| instant.to_string()),
-                })
-            });
-            json!({
-                "limit": limit.name,
-                "metric": limit.metric,
-                "window": limit.window,
-                "amount": limit.amount.map(shown),
-                "declared": limit.declared.map(shown),
-                "declared_by": if limit.own { "configuration" } else { "facts" },
-                "confidence": limit.confidence,
-                "learned": limit.learned.map(|size| size_json(size, shown)),
-                "others": shown(limit.foreign),
-                "used": shown(limit.used),
-                "held": shown(limit.held),
-                "left": limit.amount.map(|_| shown(limit.left)),
-                "returns": limit.returns.map(|instant| instant.to_string()),
-                "credits": credits.collect::<Vec<_>>(),
-                "reset_assumed": limit.reset_unknown,
-            })
-        })
-        .collect();
-    let pauses: Vec<Value> = engine
-        .pauses()
-        .into_iter()
-        .map(|pause| json!({"what": pause.what, "until": pause.until.to_string(), "why": pause.why}))
-        .collect();
-    let learned = engine.deployments().into_iter().filter(|deployment| !deployment.estimates.is_empty());
-    let estimates: Vec<Value> =
-        learned.map(|deployment| json!({"deployment": deployment.name, "learned": deployment.estimates})).collect();
-    json!({"limits": limits, "pauses": pauses, "estimates": estimates})
-}
 
 /// Every deployment with its facts.
 pub(crate) fn deployments(engine: &Engine) -> Value {

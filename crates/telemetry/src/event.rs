@@ -89,6 +89,22 @@ pub enum Event<'a> {
         /// What is wrong with it, in one line.
         why: &'a str,
     },
+    /// A route may stop to work.
+    RouteAtRisk {
+        /// The name that clients call.
+        route: &'a str,
+        /// What it rests on.
+        why: &'a str,
+        /// What helps.
+        remedy: &'a str,
+    },
+    /// A credit is nearly used up, or lapses soon.
+    CreditEnding {
+        /// What it is called.
+        credit: &'a str,
+        /// How it stands.
+        why: &'a str,
+    },
     /// The gateway stops.
     Stopping,
 }
@@ -120,6 +136,8 @@ impl Event<'_> {
             Self::LedgerFailed { .. } => "ledger_failed",
             Self::Reloaded { .. } => "reloaded",
             Self::ReloadRefused { .. } => "reload_refused",
+            Self::RouteAtRisk { .. } => "route_at_risk",
+            Self::CreditEnding { .. } => "credit_ending",
             Self::Stopping => "stopping",
         }
     }
@@ -130,7 +148,10 @@ impl Event<'_> {
         match self {
             Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
             Self::Listening { .. } | Self::Reloaded { .. } | Self::Stopping => Level::Info,
-            Self::Paused { .. } | Self::MalformedEvent { .. } => Level::Warn,
+            Self::Paused { .. }
+            | Self::MalformedEvent { .. }
+            | Self::RouteAtRisk { .. }
+            | Self::CreditEnding { .. } => Level::Warn,
             Self::LedgerFailed { .. } | Self::ReloadRefused { .. } => Level::Error,
         }
     }
@@ -157,6 +178,8 @@ impl Event<'_> {
             Self::LedgerFailed { error } => format!("error={error:?}"),
             Self::Reloaded { targets } => format!("targets={targets}"),
             Self::ReloadRefused { why } => format!("why={why:?}"),
+            Self::RouteAtRisk { route, why, remedy } => format!("route={route:?} why={why:?} remedy={remedy:?}"),
+            Self::CreditEnding { credit, why } => format!("credit={credit:?} why={why:?}"),
             Self::Stopping => String::new(),
         }
     }
@@ -175,7 +198,11 @@ impl Event<'_> {
             Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
             Self::Reloaded { .. } => metrics.add(names::RELOADS, &[("outcome", "taken")], 1),
             Self::ReloadRefused { .. } => metrics.add(names::RELOADS, &[("outcome", "refused")], 1),
-            Self::Listening { .. } | Self::Paused { .. } | Self::Stopping => {}
+            Self::Listening { .. }
+            | Self::Paused { .. }
+            | Self::RouteAtRisk { .. }
+            | Self::CreditEnding { .. }
+            | Self::Stopping => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use freeway_config::{Changes, Inventory, Kind, Loaded, diff};
+use freeway_config::{Changes, Inventory, Kind, Loaded, Risk, diff};
 use freeway_types::CostClass;
 use http::Method;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     }
     match &compared {
         Some((old, changes)) => print!("against   {old}\n{changes}"),
-        None => print!("{}", summary(&loaded, file.is_some())),
+        None => print!("{}{}", summary(&loaded, file.is_some()), warnings(&loaded)),
     }
     println!("ok        would listen on {}", loaded.settings.listen);
     Ok(())
@@ -103,18 +103,30 @@ fn document(loaded: &Loaded, compared: Option<&Compared>) -> Value {
             json!({"provider": found.account, "models": found.models, "plan": found.plan, "left_out": found.left_out, "trains": found.trains, "facts_stale_since": found.stale})
         })
         .collect();
+    let warnings: Vec<Value> = loaded
+        .risks(client::now())
+        .iter()
+        .map(|risk| json!({"kind": risk.kind.as_str(), "route": risk.route, "why": risk.why, "remedy": risk.remedy}))
+        .collect();
     let mut document = json!({
         "listen": loaded.settings.listen.to_string(),
         "keys_set": !loaded.settings.keys.is_empty(),
         "providers": providers,
         "aliases": loaded.snapshot.aliases.keys().collect::<Vec<_>>(),
         "limits": loaded.limits.len(),
+        "warnings": warnings,
     });
     if let Some((old, changes)) = compared {
         document["against"] = json!(old);
         document["changes"] = json!(changes);
     }
     document
+}
+
+/// The routes that may stop to work. None of them makes a configuration wrong.
+fn warnings(loaded: &Loaded) -> String {
+    let line = |risk: &Risk| format!("warning   {:<14} {}; {}\n", risk.route, risk.why, risk.remedy);
+    loaded.risks(client::now()).iter().map(line).collect()
 }
 
 /// What would be served.

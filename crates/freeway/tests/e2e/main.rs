@@ -29,6 +29,7 @@ mod limits;
 mod patience;
 mod policy;
 mod pressure;
+mod quotas;
 mod reload;
 mod streams;
 mod upstream;

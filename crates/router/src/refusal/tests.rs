@@ -20,6 +20,7 @@ fn account(provider: &str) -> Account {
         may_spend: false,
         keys: 1,
         local: false,
+        ending: None,
         errors: facts.errors,
         headers: facts.headers,
         header_prefixes: facts.header_prefixes,

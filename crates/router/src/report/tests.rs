@@ -20,6 +20,7 @@ fn account(facts: &Provider) -> Account {
         may_spend: false,
         keys: 1,
         local: false,
+        ending: None,
         errors: Vec::new(),
         headers: facts.headers.clone(),
         header_prefixes: facts.header_prefixes.clone(),
