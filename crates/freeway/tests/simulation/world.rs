@@ -1,0 +1,310 @@
+//! What the simulated processes live in: time, the disk, the end of a life at any step, and the trace of it all.
+//!
+//! The gateway's life ends *within* a step: its files are copied as they are at that instant, its connections are
+//! severed, and whatever its code still does afterwards, before its tasks are dropped, reaches nothing any more. So
+//! nothing that tidies up at an orderly end can help the next life.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use freeway_types::{Monotonic, Now, Timestamp};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::pipe::{Way, sever};
+use crate::reached::{Rare, Reached};
+use crate::scenario::Kill;
+use crate::trace::Trace;
+
+/// Where each life's monotonic clock begins: as far from zero as the gateway's own, so that older use can be replayed.
+const ORIGIN: Duration = Duration::from_secs(40 * 86_400);
+
+pub(crate) struct World {
+    inside: Mutex<Inside>,
+    /// Rings when a life ends.
+    pub(crate) killed: Notify,
+}
+
+struct Inside {
+    began: Instant,
+    start_wall: i64,
+    /// How long the machine was suspended in all: wall clocks went on, monotonic ones did not.
+    suspended: i64,
+    /// How much the gateway's wall clock is ahead of the truth.
+    wall_error: i64,
+    wall_was_wrong: bool,
+    /// The life that goes on; `None` between two.
+    life: Option<u64>,
+    lives: u64,
+    life_began: Instant,
+    /// What is left until this life ends.
+    kill: Option<Kill>,
+    was_killed_wrong: bool,
+    root: PathBuf,
+    cables: Vec<(Weak<Mutex<Way>>, Weak<Mutex<Way>>)>,
+    is_watched: bool,
+    trace: Trace,
+    reached: Reached,
+    failure: Option<String>,
+    chance: Chance,
+    has_trouble: bool,
+    streaming: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, start_wall: i64, root: &Path) -> Arc<Self> {
+        let now = Instant::now();
+        let inside = Inside {
+            began: now,
+            start_wall,
+            suspended: 0,
+            wall_error: 0,
+            wall_was_wrong: false,
+            life: None,
+            lives: 0,
+            life_began: now,
+            kill: None,
+            was_killed_wrong: false,
+            root: root.to_owned(),
+            cables: Vec::new(),
+            is_watched: true,
+            trace: Trace::default(),
+            reached: Reached::default(),
+            failure: None,
+            chance: Chance::new(seed, 2),
+            has_trouble: true,
+            streaming: 0,
+        };
+        Arc::new(Self { inside: Mutex::new(inside), killed: Notify::new() })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // === time ===
+
+    /// The true time, in microseconds since 1970.
+    pub(crate) fn truth(&self) -> i64 {
+        self.inside().truth()
+    }
+
+    /// The gateway's clocks in one of its lives. Reading them is a step.
+    pub(crate) fn clock(&self, life: u64) -> Now {
+        self.step(life, "reads the clocks", 0);
+        let inside = self.inside();
+        let lived = Instant::now().duration_since(inside.life_began);
+        let monotonic = u64::try_from((ORIGIN + lived).as_micros()).unwrap_or(u64::MAX);
+        let wall = Timestamp::from_micros(inside.truth() + inside.wall_error);
+        Now { wall, monotonic: Monotonic::from_micros(monotonic) }
+    }
+
+    /// The gateway's wall clock is set by so much.
+    pub(crate) fn step_wall(&self, by: i64) {
+        let mut inside = self.inside();
+        inside.wall_error += by;
+        inside.wall_was_wrong = true;
+        inside.trace("wall steps", [by.unsigned_abs(), u64::from(by < 0)]);
+    }
+
+    /// The machine sleeps.
+    pub(crate) fn suspend(&self, length: i64) {
+        let mut inside = self.inside();
+        inside.suspended += length;
+        inside.reached.note(Rare::Suspended);
+        inside.trace("is suspended", [length.unsigned_abs(), 0]);
+    }
+
+    /// How far the gateway's wall clock is off.
+    pub(crate) fn wall_error(&self) -> i64 {
+        self.inside().wall_error
+    }
+
+    /// Whether the wall clock was ever set, so that windows by the calendar cannot be judged.
+    pub(crate) fn wall_was_wrong(&self) -> bool {
+        self.inside().wall_was_wrong
+    }
+
+    /// Whether a life ended after that, so that the next one could not know how old its ledger's rows are.
+    pub(crate) fn was_killed_wrong(&self) -> bool {
+        self.inside().was_killed_wrong
+    }
+
+    // === lives ===
+
+    /// A life begins, and will end by `kill` if that comes. Gives its number and its folder.
+    pub(crate) fn begin(&self, kill: Option<Kill>) -> (u64, PathBuf) {
+        let mut inside = self.inside();
+        inside.lives += 1;
+        inside.life = Some(inside.lives);
+        inside.life_began = Instant::now();
+        inside.kill = kill;
+        inside.streaming = 0;
+        let life = inside.lives;
+        inside.trace("lives", [life, 0]);
+        (life, inside.folder(life))
+    }
+
+    /// Whether that life goes on.
+    pub(crate) fn lives(&self, life: u64) -> bool {
+        self.inside().life == Some(life)
+    }
+
+    /// One step of the gateway's: here its life may end. Says whether it goes on.
+    pub(crate) fn step(&self, life: u64, what: &'static str, number: u64) -> bool {
+        let mut inside = self.inside();
+        if inside.life != Some(life) {
+            return false;
+        }
+        if !inside.is_watched {
+            return true;
+        }
+        inside.trace(what, [number, 0]);
+        if inside.is_last(what) {
+            inside.end();
+            drop(inside);
+            self.killed.notify_one();
+            return false;
+        }
+        true
+    }
+
+    /// From now on no life ends.
+    pub(crate) fn spare(&self) {
+        self.inside().kill = None;
+    }
+
+    /// Does something that leaves no trace: looking on is no step.
+    pub(crate) fn unwatched<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.inside().is_watched = false;
+        let seen = look();
+        self.inside().is_watched = true;
+        seen
+    }
+
+    /// A connection that ends with the present life.
+    pub(crate) fn keep(&self, up: &Arc<Mutex<Way>>, down: &Arc<Mutex<Way>>) {
+        let mut inside = self.inside();
+        inside.cables.retain(|(up, _)| up.strong_count() > 0);
+        inside.cables.push((Arc::downgrade(up), Arc::downgrade(down)));
+    }
+
+    // === what is told ===
+
+    /// Something that is no step of the gateway's.
+    pub(crate) fn tell(&self, what: &'static str, numbers: [u64; 2]) {
+        self.inside().trace(what, numbers);
+    }
+
+    pub(crate) fn note(&self, rare: Rare) {
+        self.inside().reached.note(rare);
+    }
+
+    /// A stream begins or ends to have shown content to its client.
+    pub(crate) fn streams(&self, begins: bool) {
+        let mut inside = self.inside();
+        inside.streaming = if begins { inside.streaming + 1 } else { inside.streaming.saturating_sub(1) };
+    }
+
+    /// Something is wrong. The first finding stands.
+    pub(crate) fn fail(&self, what: String) {
+        let mut inside = self.inside();
+        if inside.failure.is_none() {
+            let at = inside.elapsed();
+            inside.trace("FAILS", [0, 0]);
+            inside.failure = Some(format!("at {:.3} s: {what}", at as f64 / 1e6));
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.inside().failure.clone()
+    }
+
+    pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
+        draw(&mut self.inside().chance)
+    }
+
+    /// Whether connections get into trouble.
+    pub(crate) fn has_trouble(&self) -> bool {
+        self.inside().has_trouble
+    }
+
+    pub(crate) fn calm(&self) {
+        self.inside().has_trouble = false;
+    }
+
+    pub(crate) fn trace(&self) -> (Trace, Reached) {
+        let inside = self.inside();
+        (inside.trace.clone(), inside.reached.clone())
+    }
+}
+
+impl Inside {
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn truth(&self) -> i64 {
+        self.start_wall + self.suspended + i64::try_from(self.elapsed()).unwrap_or(i64::MAX)
+    }
+
+    fn trace(&mut self, what: &'static str, numbers: [u64; 2]) {
+        self.trace.add(self.elapsed(), what, numbers);
+    }
+
+    fn folder(&self, life: u64) -> PathBuf {
+        self.root.join(life.to_string())
+    }
+
+    /// Whether this step is the one at which the present life ends.
+    fn is_last(&mut self, what: &str) -> bool {
+        let count = match &mut self.kill {
+            None => return false,
+            Some(Kill::AtStep(count)) => count,
+            Some(Kill::AfterJournal(count)) if what == "is journalled" => count,
+            Some(Kill::AfterWrite(count)) if what == "has written" => count,
+            Some(_) => return false,
+        };
+        *count = count.saturating_sub(1);
+        *count == 0
+    }
+
+    fn end(&mut self) {
+        let rare = match self.kill.take() {
+            Some(Kill::AfterJournal(_)) => Some(Rare::KilledBetweenJournalAndSend),
+            Some(Kill::AfterWrite(_)) => Some(Rare::KilledAfterSend),
+            _ => None,
+        };
+        rare.into_iter().for_each(|rare| self.reached.note(rare));
+        if self.streaming > 0 {
+            self.reached.note(Rare::KilledInMidStream);
+        }
+        self.was_killed_wrong |= self.wall_was_wrong;
+        let (from, to) = (self.folder(self.lives), self.folder(self.lives + 1));
+        if let Err(error) = copy(&from, &to) {
+            self.failure.get_or_insert(format!("the files could not be copied: {error}"));
+        }
+        for (up, down) in self.cables.drain(..) {
+            if let (Some(up), Some(down)) = (up.upgrade(), down.upgrade()) {
+                sever(&up, &down);
+            }
+        }
+        self.life = None;
+        self.trace("dies", [self.lives, 0]);
+    }
+}
+
+/// What the disk holds when a process is killed. The index of SQLite's log is memory, and a lock ends with its holder.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.ends_with("-shm") && !name.ends_with(".lock") {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
