@@ -18,12 +18,11 @@ use crate::scenario::Call;
 use crate::world::World;
 
 /// What a client got.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Outcome {
     /// A whole answer, plain or streamed.
     Whole,
     /// An error, in its words.
-    #[expect(dead_code, reason = "shown with a seed that fails")]
     Failed(String),
     /// A stream that told its client that it broke.
     Broken,

@@ -5,7 +5,7 @@
 //! that the same seed takes the same steps. `FREEWAY_SEEDS=FROM..TO` runs other seeds than the usual ones, and
 //! `FREEWAY_SEEDS=N` one alone; seeds that ever failed are kept in `seeds.txt` and run first.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod chance;
 mod checks;

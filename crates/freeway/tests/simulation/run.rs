@@ -257,6 +257,7 @@ impl Stage {
         let Some(process) = &mut self.process else { return };
         match timeout(LONGEST, process.clients.join_next()).await {
             Ok(Some(Ok(Outcome::Whole))) => {}
+            Ok(Some(Ok(Outcome::Failed(error)))) => self.world.fail(format!("{model} has not recovered: {error}")),
             Ok(Some(Ok(outcome))) => self.world.fail(format!("{model} has not recovered: {outcome:?}")),
             Ok(Some(Err(error))) => self.world.fail(format!("a client fell over: {error}")),
             Ok(None) | Err(_) => self.world.fail(format!("{model} gives no answer")),

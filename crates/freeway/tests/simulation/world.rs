@@ -4,6 +4,7 @@
 //! severed, and whatever its code still does afterwards, before its tasks are dropped, reaches nothing any more. So
 //! nothing that tidies up at an orderly end can help the next life.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -43,7 +44,8 @@ struct Inside {
     kill: Option<Kill>,
     was_killed_wrong: bool,
     root: PathBuf,
-    cables: Vec<(Weak<Mutex<Way>>, Weak<Mutex<Way>>)>,
+    /// Both ways of each connection of this life.
+    cables: Vec<[Weak<Mutex<Way>>; 2]>,
     is_watched: bool,
     trace: Trace,
     reached: Reached,
@@ -187,8 +189,8 @@ impl World {
     /// A connection that ends with the present life.
     pub(crate) fn keep(&self, up: &Arc<Mutex<Way>>, down: &Arc<Mutex<Way>>) {
         let mut inside = self.inside();
-        inside.cables.retain(|(up, _)| up.strong_count() > 0);
-        inside.cables.push((Arc::downgrade(up), Arc::downgrade(down)));
+        inside.cables.retain(|[up, _]| up.strong_count() > 0);
+        inside.cables.push([Arc::downgrade(up), Arc::downgrade(down)]);
     }
 
     // === what is told ===
@@ -209,7 +211,7 @@ impl World {
     }
 
     /// Something is wrong. The first finding stands.
-    pub(crate) fn fail(&self, what: String) {
+    pub(crate) fn fail(&self, what: impl fmt::Display) {
         let mut inside = self.inside();
         if inside.failure.is_none() {
             let at = inside.elapsed();
@@ -286,7 +288,7 @@ impl Inside {
         if let Err(error) = copy(&from, &to) {
             self.failure.get_or_insert(format!("the files could not be copied: {error}"));
         }
-        for (up, down) in self.cables.drain(..) {
+        for [up, down] in self.cables.drain(..) {
             if let (Some(up), Some(down)) = (up.upgrade(), down.upgrade()) {
                 sever(&up, &down);
             }
