@@ -40,7 +40,8 @@ async fn check_cut_off(home: &Home, upstream: &Upstream, reply: &Reply) {
     let last: Value = serde_json::from_str(reply.events().last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], TOLD.code, "{last}");
     assert_eq!(last["error"]["type"], "service_unavailable_error", "{last}");
-    assert!(upstream.sim.log()[0].cancelled(), "the upstream is not left at work");
+    // The provider sees it when it looks at its connection again.
+    until("the upstream is not left at work", async || upstream.sim.log()[0].cancelled().then_some(())).await;
     let ledger = ledger(home, reply).await;
     assert_eq!((&ledger["outcome"], &ledger["status"]), (&"failed".into(), &503.into()), "{ledger:#}");
     assert_eq!(ledger["error"], TOLD.code, "{ledger:#}");
