@@ -343,7 +343,7 @@ fn read(
     let mut meaning = read_refusal(engine.snapshot.account_of(deployment), &refusal);
     let of_quota = meaning.is_quota(Some(status));
     let counted = attempt.is_some_and(|attempt| match of_quota {
-        true => engine.hear_refusal(attempt, headers, &refusal),
+        true => engine.hear_refusal(attempt, headers, &refusal, meaning.pause),
         false => {
             engine.hear(attempt, headers);
             false

@@ -29,16 +29,17 @@ pub(crate) struct Last {
     /// What the provider's own rule said of it, if one did.
     action: Option<Action>,
     status: Option<u16>,
+    is_quota: bool,
 }
 
 impl Last {
     pub(crate) fn new(meaning: &Meaning, status: Option<u16>) -> Self {
-        Self { case: meaning.case.clone(), action: meaning.action, status }
+        Self { case: meaning.case.clone(), action: meaning.action, status, is_quota: meaning.is_quota(status) }
     }
 
     /// Whether it spent a limit or a credit.
     pub(crate) fn is_quota(&self) -> bool {
-        matches!(self.status, Some(402 | 429)) || self.action == Some(Action::Exhaust)
+        self.is_quota
     }
 
     fn is_key(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What answers tell beside their content: how limits stand, and how the provider's clock goes.
 
-use freeway_quota::{Demand, Heard, ReservationId, Rule, Skew, parse_http_date};
-use freeway_router::{Refusal, read_headers, read_refusal_report};
+use freeway_quota::{Demand, Fit, Heard, ReservationId, Rule, Skew, parse_http_date};
+use freeway_router::{PauseOrder, Refusal, Scope, read_headers, read_refusal_report};
 use freeway_store::Learned;
 use freeway_types::{DeploymentIndex, LimitIndex, Now};
 use http::HeaderMap;
@@ -28,13 +28,25 @@ impl Engine {
         self.listen(attempt, headers, None);
     }
 
-    /// Learns from a refusal for want of quota. Says whether the counts hold further attempts back by themselves, so
-    /// that nothing needs to be paused.
-    pub(crate) fn hear_refusal(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: &Refusal<'_>) -> bool {
-        self.listen(attempt, headers, Some(refusal))
+    /// Learns from a refusal for want of quota. Says whether the counts hold such attempts back by themselves for at
+    /// least as long as a pause of the model would, so that none is needed.
+    pub(crate) fn hear_refusal(
+        &self,
+        attempt: Heading<'_>,
+        headers: &HeaderMap,
+        refusal: &Refusal<'_>,
+        pause: Option<PauseOrder>,
+    ) -> bool {
+        self.listen(attempt, headers, Some(refusal));
+        let now = self.now();
+        let limits = &self.snapshot.deployment(attempt.deployment).limits;
+        let Some(PauseOrder { scope: Scope::Deployment, length, .. }) = pause else { return false };
+        // What this attempt itself still holds is back before long, and does not count for this.
+        let lasts = |until: Option<Now>| until.is_none_or(|until| until.monotonic >= now.after(length).monotonic);
+        matches!(self.state().book.fit(now, limits, attempt.demand), Fit::Blocked(blocked) if lasts(blocked.until))
     }
 
-    fn listen(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: Option<&Refusal<'_>>) -> bool {
+    fn listen(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: Option<&Refusal<'_>>) {
         let now = self.now();
         let here = self.snapshot.deployment(attempt.deployment);
         let account = &self.snapshot.accounts[here.account.get()];
@@ -42,7 +54,7 @@ impl Engine {
         let calendars = &self.calendars[here.account.get()];
         let says = !account.headers.is_empty() || headers.keys().any(|name| name.as_str().starts_with("ratelimit"));
         if !says && calendars.is_empty() && refusal.is_none() {
-            return false;
+            return;
         }
         let date = header(DATE.as_str()).and_then(parse_http_date);
         let mut said = match says {
@@ -68,7 +80,7 @@ impl Engine {
             state.learn_clock(&account.id, calendars, date, attempt.sent, now);
         }
         if said.reports.is_empty() && refusal.is_none() {
-            return false;
+            return;
         }
         let heard = Heard {
             reports: &said.reports,
@@ -79,7 +91,6 @@ impl Engine {
         if state.book.learn(&here.limits, &heard) {
             self.remember_sizes(&state, &here.limits, now);
         }
-        refusal.is_some() && matches!(state.book.fit(now, &here.limits, attempt.demand), freeway_quota::Fit::Blocked(_))
     }
 
     fn remember_sizes(&self, state: &State, limits: &[LimitIndex], now: Now) {

@@ -7,9 +7,10 @@
 //! for one window. That is why a known limit is never overrun, and why almost all
 //! of it can still be used: the uncertainty is as long as a round trip.
 //!
-//! All limits of an attempt are reserved at once or not at all. What is left out
-//! here on purpose: clocks (callers bring [`Now`](freeway_types::Now)), storage,
-//! and learning limits from headers and refusals.
+//! All limits of an attempt are reserved at once or not at all. What a provider
+//! says of a limit comes as a [`Report`], and what it refuses as [`Heard`]; how
+//! they are read from headers and bodies is somebody else's business, like clocks
+//! (callers bring [`Now`](freeway_types::Now)) and storage.
 
 #![forbid(unsafe_code)]
 

@@ -32,6 +32,24 @@ async fn a_refusal_of_one_model_leaves_its_siblings_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_longer_than_the_limits_own_is_kept() {
+    // The refused attempt itself fills its limit, which has a place again long before the time that was stated.
+    for limit in [r#"{ metric = "concurrency", amount = 1 }"#, r#"{ metric = "requests", window = "1s", amount = 1 }"#]
+    {
+        let a = Upstream::with("a", &format!("models = [{{ id = \"a-model\", limits = [{limit}] }}]"), |_| ()).await;
+        a.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"600"}}"#);
+        let gateway = Gateway::start(&a.table()).await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            let reply = gateway.ask(&Ask::chat("a/a-model", false)).await;
+            assert_eq!(reply.head.status, 429, "{limit}: {}", reply.everything());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(a.asked(), 1, "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_nothing_left_by_its_headers_is_not_asked_again() {
     let facts = r#"headers = [
         { name = "x-ratelimit-limit-requests", says = "limit", metric = "requests", window = "hour" },
