@@ -73,8 +73,9 @@ async fn run(trace: &mut Trace, job: &Job) -> Result<Committed, ClientError> {
                 continue;
             }
         };
-        let reservation = match engine.reserve(now, candidate.deployment, key, &candidate.demand) {
-            Ok(reservation) => reservation,
+        let (target, others) = (candidate.deployment, course.has_others());
+        let (reservation, now) = match engine.reserve(now, target, key, &candidate.demand, others).await {
+            Ok(reserved) => reserved,
             Err(reason) => {
                 course.obstacle(turn.position, reason);
                 continue;

@@ -6,17 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use freeway_catalog::{Charges, Counts};
+use freeway_catalog::Charges;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
-use freeway_quota::{
-    Actual, Book, COUNT_LAG, Demand, Fit, LimitSpec, PauseScope, Pauses, ReservationId, Rule, Skew, used,
-};
-use freeway_router::{Account, Deployment, Expectation, Live, Reason, Shape, Snapshot};
+use freeway_quota::{Actual, COUNT_LAG, LimitSpec, ReservationId, Rule};
+use freeway_router::{Account, Deployment, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
-use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, RequestId, Secret, Timestamp, Usage};
+use freeway_types::{LimitIndex, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
+use tokio::sync::Notify;
 
 use crate::calibration::Calibrated;
 use crate::chance::random;
@@ -26,6 +25,7 @@ use crate::drive::drive;
 use crate::job::prepare;
 use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
+use crate::state::State;
 use crate::timing::HOLD;
 use crate::trace::Trace;
 
@@ -74,20 +74,8 @@ pub(crate) struct Shared {
     /// What was learned about tokens, by deployment.
     calibrated: Mutex<BTreeMap<String, Arc<Calibrated>>>,
     state: Mutex<State>,
-}
-
-/// What changes from request to request.
-pub(crate) struct State {
-    pub(crate) book: Book,
-    pub(crate) pauses: Pauses,
-    /// Refusals without a hint in a row, by deployment.
-    pub(crate) strikes: BTreeMap<String, u32>,
-    /// Deployments that have answered 404 once.
-    pub(crate) missing: BTreeSet<String>,
-    /// The providers' clocks, by account.
-    pub(crate) skews: BTreeMap<String, Skew>,
-    /// Deployments that the configuration in force allows.
-    in_force: BTreeSet<String>,
+    /// Rings when bounds of use were flushed.
+    pub(crate) secured: Notify,
 }
 
 /// A request as it comes from a face.
@@ -158,14 +146,6 @@ impl Engine {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let state = State {
-            book: Book::default(),
-            pauses: Pauses::default(),
-            strikes: BTreeMap::new(),
-            missing: BTreeSet::new(),
-            skews: BTreeMap::new(),
-            in_force: BTreeSet::new(),
-        };
         let shared = Shared {
             telemetry,
             recorder,
@@ -174,11 +154,14 @@ impl Engine {
             closing: Closing::default(),
             said: Mutex::default(),
             calibrated: Mutex::default(),
-            state: Mutex::new(state),
+            state: Mutex::default(),
+            secured: Notify::new(),
         };
         shared.store.recover(shared.clock.now().wall)?;
         shared.load_learned()?;
+        let legacy = shared.inherit_bounds()?;
         let engine = Self::on(Arc::new(shared), setup)?;
+        engine.begin_bounds(&legacy)?;
         let now = engine.now();
         engine.shared().load_sizes(&mut engine.state(), now)?;
         engine.shared().load_pauses(&mut engine.state(), now)?;
@@ -204,6 +187,7 @@ impl Engine {
                 self.state().pauses.forget_keys(&account);
             }
         }
+        next.look_ahead();
         Ok(next)
     }
 
@@ -310,6 +294,10 @@ impl Engine {
         &self.shared
     }
 
+    pub(crate) fn shared_arc(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub(crate) fn closing(&self) -> &Closing {
         &self.shared.closing
     }
@@ -317,33 +305,6 @@ impl Engine {
     /// The changing state.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
-    }
-
-    /// Holds what an attempt may use.
-    pub(crate) fn reserve(
-        &self,
-        now: Now,
-        index: DeploymentIndex,
-        key: Option<KeyIndex>,
-        demand: &Demand,
-    ) -> Result<ReservationId, Reason> {
-        let deployment = self.snapshot.deployment(index);
-        let mut state = self.state();
-        if !state.in_force.contains(&deployment.name) {
-            return Err(Reason::Off("removed or switched off by an edit of the configuration".to_owned()));
-        }
-        let live = LiveState { engine: self, state: &mut state, now };
-        if let Some((until, why)) = live.held_back(index) {
-            return Err(Reason::Paused { until, why });
-        }
-        let reserved = state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| Reason::Quota {
-            limit: blocked.limit,
-            name: state.book.spec(blocked.limit).name.clone(),
-            until: blocked.until,
-            too_large: blocked.too_large,
-        })?;
-        self.claim_pauses(&mut state, index, key, now);
-        Ok(reserved)
     }
 
     /// Hands a finished request to the ledger.
@@ -385,7 +346,7 @@ impl Engine {
 impl Shared {
     /// The changing state. A panic elsewhere while it was held does not make its counts wrong: every change is
     /// made whole before anything can fail.
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -407,84 +368,5 @@ impl Shared {
         self.recorder.flush();
         let memory = Engine::memory(limits.into_iter());
         self.store.spent(memory.map_or(Timestamp::default(), |memory| self.clock.now().wall.before(memory)))
-    }
-}
-
-impl State {
-    /// Counts an attempt of the past against one limit, as it was counted when it was settled.
-    fn count_spent(&mut self, limit: LimitIndex, spent: &Spent, now: Now) {
-        let spec = self.book.spec(limit);
-        let picos = u64::try_from(spent.cost.as_picos()).unwrap_or(0);
-        let ended = spent.ended_at.after(COUNT_LAG);
-        let was_used = used(spec.metric, spent.usage, picos, spent.units);
-        let (amount, counted_at) = match (spec.metric, &spent.held) {
-            // The connection died with the process that made it, and the provider gives the place back when it sees that.
-            (Metric::Concurrency, _) => (u64::from(spent.interrupted), ended),
-            (Metric::Requests, _) => {
-                let is_refusal = !spent.answered && spent.known && spent.usage == Usage::default();
-                (u64::from(!is_refusal || spec.charging.counts == Counts::All), spent.counted_at)
-            }
-            (_, Some(held)) if !spent.known => (held.amount(spec), ended),
-            (_, Some(held)) if spec.charging.charges == Charges::Requested => (held.amount(spec).max(was_used), ended),
-            _ => (was_used, ended),
-        };
-        if amount > 0 {
-            self.book.replay(limit, amount, spent.sent_at, counted_at, now);
-        }
-    }
-}
-
-/// The state of the moment, for a plan.
-pub(crate) struct LiveState<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) state: &'a mut State,
-    pub(crate) now: Now,
-}
-
-impl Live for LiveState<'_> {
-    fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit {
-        self.state.book.fit(self.now, &deployment.limits, demand)
-    }
-
-    fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {
-        self.held_back(deployment)
-    }
-
-    fn limit_name(&self, limit: LimitIndex) -> String {
-        self.state.book.spec(limit).name.clone()
-    }
-
-    fn expect(&mut self, deployment: DeploymentIndex, shape: Shape) -> Expectation {
-        self.engine.calibrated[deployment.get()].expect(shape)
-    }
-}
-
-impl LiveState<'_> {
-    fn held_back(&self, deployment: DeploymentIndex) -> Option<(Now, String)> {
-        let pauses = &self.state.pauses;
-        if pauses.is_empty() {
-            return None;
-        }
-        let here = self.engine.snapshot.deployment(deployment);
-        let account = &self.engine.snapshot.accounts[here.account.get()];
-        let found = pauses
-            .get(&PauseScope::Deployment(here.name.clone()), self.now)
-            .or_else(|| pauses.get(&PauseScope::Account(account.id.clone()), self.now));
-        if let Some((until, why)) = found {
-            return Some((until, why.to_owned()));
-        }
-        self.all_keys_paused(account)
-    }
-
-    fn all_keys_paused(&self, account: &Account) -> Option<(Now, String)> {
-        let mut first: Option<(Now, &str)> = None;
-        for position in 0..account.keys {
-            let scope = PauseScope::Key(account.id.clone(), KeyIndex::new(position));
-            let paused = self.state.pauses.get(&scope, self.now)?;
-            if first.is_none_or(|(until, _)| paused.0.monotonic < until.monotonic) {
-                first = Some(paused);
-            }
-        }
-        first.map(|(until, why)| (until, why.to_owned()))
     }
 }

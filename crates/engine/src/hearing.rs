@@ -8,7 +8,8 @@ use http::HeaderMap;
 use http::header::DATE;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, Shared, State};
+use crate::engine::{Engine, Shared};
+use crate::state::State;
 
 /// The kind under which the sizes of limits are stored.
 const KIND: &str = "limit size";

@@ -8,7 +8,8 @@ use freeway_policy::{Admission, Denial, Wish, admit};
 use freeway_router::{NameError, Plan, Request, Sample, plan};
 use freeway_types::Now;
 
-use crate::engine::{Ask, LiveState};
+use crate::engine::Ask;
+use crate::state::LiveState;
 use crate::timing::DEADLINE;
 use crate::trace::Trace;
 

@@ -23,14 +23,16 @@ mod hearing;
 mod job;
 mod pausing;
 mod relay;
+mod reserving;
 mod scrub;
 mod sources;
+mod state;
 mod timing;
 mod trace;
 mod warning;
 
 pub use chance::seed_chance;
-pub use clock::Clock;
+pub use clock::{Boot, Clock, Given};
 pub use engine::{Answer, Ask, Engine, Reply, Setup};
 pub use explain::{DeploymentReport, LimitReport, PauseReport, read_candidates};
 pub use hearing::size_json;

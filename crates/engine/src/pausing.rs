@@ -7,7 +7,8 @@ use freeway_store::{Learned, StoreError};
 use freeway_types::{DeploymentIndex, KeyIndex, Now, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Shared, State};
+use crate::engine::{Engine, Shared};
+use crate::state::State;
 
 /// The kind under which they are stored.
 const KIND: &str = "pause";

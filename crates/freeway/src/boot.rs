@@ -19,6 +19,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How often what was learned is written down.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often windows that are about to begin are looked for.
+const LOOK_AHEAD_EVERY: Duration = Duration::from_secs(1);
+
 /// A gateway that listens.
 pub(crate) struct Gateway {
     pub(crate) server: Server,
@@ -103,6 +106,7 @@ impl Gateway {
         let mut beside = JoinSet::new();
         beside.spawn(forget(store, server.editions(), Arc::clone(&retention)));
         beside.spawn(save(Arc::clone(&engine)));
+        beside.spawn(look_ahead(server.editions()));
         beside.spawn(stop_on_signals(server.shutdown(), Arc::clone(&engine)));
         if let Some(watched) = watched {
             let editions = server.editions();
@@ -136,6 +140,13 @@ async fn save(engine: Arc<Engine>) {
         tokio::time::sleep(SAVE_EVERY).await;
         let engine = Arc::clone(&engine);
         let _ = tokio::task::spawn_blocking(move || engine.save_learned()).await;
+    }
+}
+
+async fn look_ahead(editions: Editions) {
+    loop {
+        tokio::time::sleep(LOOK_AHEAD_EVERY).await;
+        editions.engine().look_ahead();
     }
 }
 

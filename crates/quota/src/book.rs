@@ -13,10 +13,13 @@ use crate::skew::Offset;
 use crate::spec::LimitSpec;
 
 mod learning;
+mod securing;
 mod viewing;
 
 pub use learning::Heard;
 pub use viewing::LimitView;
+
+use securing::Bounds;
 
 /// The counts of all limits.
 #[derive(Debug, Default)]
@@ -28,6 +31,7 @@ pub struct Book {
     written: VecDeque<(Now, ReservationId)>,
     /// Distinguishes reservations that use the same place one after the other.
     generation: u64,
+    bounds: Bounds,
 }
 
 /// Names one reservation.
@@ -46,6 +50,8 @@ pub struct Blocked {
     pub until: Option<Now>,
     /// Whether the attempt is larger than the whole limit.
     pub too_large: bool,
+    /// Whether it fits, and only the bound is missing that outlives a loss of power: it was asked for.
+    pub unsecured: bool,
 }
 
 /// Whether an attempt fits into its limits now.
@@ -117,7 +123,9 @@ impl Book {
         let adopt = |spec: LimitSpec| {
             let known = self.limits.iter_mut().position(|entry| entry.spec.name == spec.name);
             let Some(place) = known else {
-                self.limits.push(Entry::new(spec, now));
+                let mut entry = Entry::new(spec, now);
+                self.bounds.take_up(&mut entry);
+                self.limits.push(entry);
                 return LimitIndex::new(self.limits.len() - 1);
             };
             let entry = &mut self.limits[place];
@@ -170,7 +178,7 @@ impl Book {
                 Metric::Concurrency => Some(now),
                 _ => later(counter.relief(spec, amount, need, now), evidence.relief(spec, now)),
             };
-            let blocked = Blocked { limit: *limit, until, too_large };
+            let blocked = Blocked { limit: *limit, until, too_large, unsecured: false };
             worst = Some(match worst {
                 Some(other) if lasts_longer(other, blocked) => other,
                 _ => blocked,
@@ -188,12 +196,18 @@ impl Book {
         if let Fit::Blocked(blocked) = self.fit(now, limits, demand) {
             return Err(blocked);
         }
+        if self.bounds.are_kept {
+            self.secure_ahead(now, limits, demand)?;
+        }
         let mut held = Vec::with_capacity(limits.len());
         for limit in limits {
             let entry = &mut self.limits[limit.get()];
             let amount = demand.amount(&entry.spec);
             entry.counter.hold(amount);
             held.push(Held { limit: *limit, amount, own: entry.own(now) });
+            if self.bounds.are_kept {
+                entry.top_up(now, &mut self.bounds.wanted);
+            }
         }
         self.generation += 1;
         let reservation = Reservation { generation: self.generation, dispatched: now, receipt: None, held };
@@ -225,7 +239,8 @@ impl Book {
         let reservation = self.take(id)?;
         let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
         for Held { limit, amount: held, .. } in reservation.held {
-            let Entry { spec, counter, recent, .. } = &mut self.limits[limit.get()];
+            let entry = &mut self.limits[limit.get()];
+            let Entry { spec, counter, .. } = entry;
             counter.advance(spec, now);
             if counts_on_receipt(spec) && reservation.receipt.is_some() {
                 continue;
@@ -233,8 +248,7 @@ impl Book {
             counter.unhold(held);
             let amount = settled(spec, held, actual);
             let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
-            recent.add(amount, now.monotonic);
-            counter.count(spec, amount, Counted::between(reservation.dispatched, receipt, now), now);
+            entry.count(amount, Counted::between(reservation.dispatched, receipt, now), now);
         }
         Some(receipt)
     }
@@ -252,7 +266,10 @@ impl Book {
     /// longer than if it were counted now, however far ahead the clock of then was; against a clock that was behind
     /// nothing can be done here, since its charges look old.
     pub fn replay(&mut self, limit: LimitIndex, amount: u64, dispatched: Timestamp, counted: Timestamp, now: Now) {
-        let Entry { spec, counter, .. } = &mut self.limits[limit.get()];
+        let Entry { spec, counter, blocks, .. } = &mut self.limits[limit.get()];
+        if let Some(blocks) = blocks {
+            blocks.replayed(amount, dispatched);
+        }
         if let Some(length) = spec.length()
             && now.wall.since(counted) > length
         {
@@ -288,11 +305,10 @@ impl Book {
         }
         reservation.receipt = Some(receipt);
         for Held { limit, amount: held, .. } in &reservation.held {
-            let Entry { spec, counter, recent, .. } = &mut self.limits[limit.get()];
-            if counts_on_receipt(spec) {
-                counter.unhold(*held);
-                recent.add(*held, now.monotonic);
-                counter.count(spec, *held, Counted::between(reservation.dispatched, receipt, now), now);
+            let entry = &mut self.limits[limit.get()];
+            if counts_on_receipt(&entry.spec) {
+                entry.counter.unhold(*held);
+                entry.count(*held, Counted::between(reservation.dispatched, receipt, now), now);
             }
         }
     }

@@ -111,7 +111,20 @@ impl Calendar {
         self.offset = Some(offset);
     }
 
-    fn units(&self, start: Timestamp) -> u64 {
+    /// What is held against each window that a request sent at `now` can fall into.
+    pub(crate) fn levels(
+        &mut self,
+        now: Now,
+        civil: Civil,
+        zone: &TimeZone,
+    ) -> impl Iterator<Item = (Timestamp, u64)> + '_ {
+        let (earliest, latest) = self.reach(now, civil);
+        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
+        self.near.iter().map(|(start, _)| (*start, self.units(*start).saturating_add(self.in_flight)))
+    }
+
+    /// What was counted in the window that begins at `start`.
+    pub(crate) fn units(&self, start: Timestamp) -> u64 {
         self.counted.get(&start).map_or(0, |count| count.units)
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use freeway_types::Now;
 
-use crate::counter::Counter;
+use crate::block::Blocks;
+use crate::counter::{Counted, Counter};
 use crate::demand::Demand;
 use crate::learn::{Evidence, Size};
 use crate::pace::Recent;
@@ -20,12 +21,23 @@ pub(crate) struct Entry {
     pub(crate) counter: Counter,
     pub(crate) evidence: Evidence,
     pub(crate) recent: Recent,
+    /// `None` where a loss of power needs no bound.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl Entry {
     pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
         let (counter, recent) = (Counter::new(&spec, now), Recent::new(now.monotonic));
-        Self { declared: spec.amount, counter, evidence: Evidence::default(), recent, spec }
+        Self { declared: spec.amount, counter, evidence: Evidence::default(), recent, blocks: None, spec }
+    }
+
+    /// Books what is counted while this process runs.
+    pub(crate) fn count(&mut self, amount: u64, when: Counted, now: Now) {
+        self.recent.add(amount, now.monotonic);
+        self.counter.count(&self.spec, amount, when, now);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.counted(amount);
+        }
     }
 
     /// What is left of an amount, ours and others' use taken off.

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod alarm;
+mod block;
 mod book;
 mod bucket;
 mod calendar;
@@ -34,6 +35,7 @@ mod skew;
 mod spec;
 
 pub use alarm::CreditAlarm;
+pub use block::{Block, Lost};
 pub use book::{Actual, Blocked, Book, Fit, Heard, LimitView, ReservationId};
 pub use counter::GrantView;
 pub use demand::{Bound, Demand, used};

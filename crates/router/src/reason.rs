@@ -60,6 +60,11 @@ pub enum Reason {
         /// Whether the request is larger than the whole limit.
         too_large: bool,
     },
+    /// A limit has enough left, and the disk was too slow to secure more of it.
+    Unsecured {
+        /// The limit's name.
+        name: String,
+    },
     /// It, its account or all of its keys are paused.
     Paused {
         /// Until when.
@@ -96,7 +101,7 @@ impl Reason {
             Self::Context { .. } => Bar::Context,
             Self::Quota { too_large: true, .. } => Bar::Context,
             Self::Quota { .. } => Bar::Quota,
-            Self::Paused { .. } | Self::Failed(_) => Bar::Passing,
+            Self::Unsecured { .. } | Self::Paused { .. } | Self::Failed(_) => Bar::Passing,
         }
     }
 
@@ -115,6 +120,7 @@ impl Reason {
             Self::Context { .. } => "context",
             Self::Output { .. } => "output",
             Self::Quota { .. } => "quota",
+            Self::Unsecured { .. } => "unsecured",
             Self::Paused { .. } => "paused",
             Self::Failed(_) => "failed",
         }
@@ -159,6 +165,7 @@ impl fmt::Display for Reason {
                 write!(f, "{name}: the request is larger than the whole limit")
             }
             Self::Quota { name, until: None, .. } => write!(f, "{name}: used up, and does not come back by itself"),
+            Self::Unsecured { name } => write!(f, "{name}: the ledger's disk is too slow to secure more of it"),
             Self::Paused { until, why } => write!(f, "paused until {}: {why}", until.wall),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }

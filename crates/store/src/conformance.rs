@@ -1,10 +1,10 @@
 //! What every backend must do, as one suite. A backend's own tests call [`run`] on an empty store.
 
-use freeway_quota::{Bound, Demand};
+use freeway_quota::{Block, Bound, Demand, Lost};
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 
 use crate::Store;
-use crate::record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, UsageKey};
+use crate::record::{AttemptRecord, Dispatch, Learned, Legacy, Page, RequestRecord, UsageKey};
 
 /// Runs the suite on an empty store.
 ///
@@ -100,6 +100,48 @@ pub fn run_killed(open: impl Fn() -> Box<dyn Store>) {
     let store = open();
     assert_eq!(store.recover(now).unwrap(), 0, "nothing is taken in twice");
     assert_eq!(store.spent(at).unwrap(), spent);
+}
+
+/// Runs the suite of what bounds the use that a loss of power can make forgotten. `open` is as for [`run_killed`].
+///
+/// # Panics
+/// When the store does not do what it must.
+#[expect(clippy::unwrap_used, reason = "a test suite panics when what it tests is wrong")]
+pub fn run_bounds(open: impl Fn() -> Box<dyn Store>) {
+    let at = Timestamp::from_secs;
+    let bound = |limit: &str, secs, most| Block { limit: limit.to_owned(), since: at(secs), most };
+    let store = open();
+    assert!(store.outlives_power());
+    assert_eq!(store.legacy().unwrap(), Legacy { is_whole: true, ..Legacy::default() }, "nobody was here");
+    store.begin("first", None).unwrap();
+    store.secure(&[bound("a", 10, 5), bound("b", 10, 7), bound("a", 20, 1), bound("a", 20, 2)]).unwrap();
+    store.secure(&[bound("a", 30, 3), bound("a", 40, 4)]).unwrap();
+    drop(store);
+
+    let store = open();
+    let legacy = store.legacy().unwrap();
+    assert_eq!((legacy.boot.as_deref(), legacy.is_whole), (Some("first"), false), "it did not come to its end");
+    let kept = [bound("a", 20, 2), bound("a", 30, 3), bound("a", 40, 4), bound("b", 10, 7)];
+    assert_eq!(legacy.bounds, kept, "three of each limit, the latest that was said");
+    store.begin("second", None).unwrap();
+    assert_eq!(store.legacy().unwrap().bounds, kept, "the next process counts on with them");
+    store.end().unwrap();
+    drop(store);
+
+    let store = open();
+    let legacy = store.legacy().unwrap();
+    assert_eq!((legacy.boot.as_deref(), legacy.is_whole), (Some("second"), true));
+    let lost = [Lost { limit: "a".to_owned(), units: 3, from: at(20), to: at(50) }];
+    store.begin("third", Some(&lost)).unwrap();
+    drop(store);
+
+    let store = open();
+    let legacy = store.legacy().unwrap();
+    assert_eq!((legacy.bounds.len(), &legacy.lost[..], legacy.is_whole), (0, &lost[..], false));
+    store.forget(at(50)).unwrap();
+    assert_eq!(store.legacy().unwrap().lost, lost, "it may still count");
+    store.forget(at(51)).unwrap();
+    assert_eq!(store.legacy().unwrap().lost, [], "it is forgotten with the requests of its time");
 }
 
 /// An id as a request gets that comes at an instant.

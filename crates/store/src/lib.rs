@@ -13,10 +13,11 @@ mod record;
 mod recorder;
 mod sqlite;
 
-pub use record::{AttemptRecord, Dispatch, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
+pub use record::{AttemptRecord, Dispatch, Learned, Legacy, Page, RequestRecord, Spent, UsageKey, UsageRow};
 pub use recorder::{Queued, Recorder};
 pub use sqlite::Sqlite;
 
+pub use freeway_quota::{Block, Lost};
 use freeway_types::{RequestId, Timestamp};
 use rusqlite::ErrorCode;
 
@@ -50,6 +51,35 @@ pub trait Store: Send + Sync {
     fn append(&self, requests: &[RequestRecord]) -> Result<(), StoreError> {
         self.write(requests, &[])
     }
+
+    /// Whether what is [secured](Self::secure) here outlives a loss of power.
+    fn outlives_power(&self) -> bool;
+
+    /// Writes bounds of use down and flushes them, with all that was written before. A bound replaces the one of the
+    /// same limit and beginning; the latest three of a limit are kept. Takes milliseconds, or as long as the disk likes.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn secure(&self, bounds: &[Block]) -> Result<(), StoreError>;
+
+    /// What an earlier process left beside its requests.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn legacy(&self) -> Result<Legacy, StoreError>;
+
+    /// Notes, and flushes, that a process counts here from now on, on a machine that was booted under this id. With
+    /// `lost`, the power was lost before: that much is noted as lost for good, and no bound is kept.
+    ///
+    /// # Errors
+    /// When it cannot be written: nothing may be sent then.
+    fn begin(&self, boot: &str, lost: Option<&[Lost]>) -> Result<(), StoreError>;
+
+    /// Notes, and flushes, that the process has written everything.
+    ///
+    /// # Errors
+    /// When it cannot be written. The next process finds out.
+    fn end(&self) -> Result<(), StoreError>;
 
     /// All that was learned of a kind, by name.
     ///

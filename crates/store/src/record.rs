@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use freeway_quota::Demand;
+use freeway_quota::{Block, Demand, Lost};
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
@@ -151,6 +151,19 @@ pub struct Learned {
     pub value: Option<String>,
     /// When it was learned.
     pub at: Timestamp,
+}
+
+/// What a process leaves to the next one beside its requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Legacy {
+    /// Id of the boot of the machine that it ran on; `None` where there was no process.
+    pub boot: Option<String>,
+    /// Whether it had written everything when it ended.
+    pub is_whole: bool,
+    /// Its bounds of use.
+    pub bounds: Vec<Block>,
+    /// What may have been used by processes before, and was lost with the power.
+    pub lost: Vec<Lost>,
 }
 
 /// Which requests to list.

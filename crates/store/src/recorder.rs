@@ -2,14 +2,16 @@
 //! commits them, everything that queued within a moment in one. What is about to be sent
 //! is written at once, by whoever sends it: that is why what became of it can wait.
 //! What was learned goes with the requests; of it only the latest is kept, and it may be lost.
+//! Bounds of use are flushed, and whoever asked for them is told when they are.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use freeway_quota::Block;
 use freeway_telemetry::{Event, Telemetry};
 use freeway_types::Timestamp;
 
@@ -37,6 +39,8 @@ pub struct Recorder {
     queue: Mutex<Option<Sender<Handed>>>,
     progress: Arc<Progress>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Called when bounds are handed over.
+    hurry: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What is queued for the writer.
@@ -46,7 +50,12 @@ enum Handed {
     Request(RequestRecord),
     /// There is something among what was learned.
     Learned,
+    /// Bounds of use. Somebody may be waiting for them.
+    Bounds(Vec<Block>),
 }
+
+/// What is to be done when bounds are flushed.
+type WhenSecured = Box<dyn Fn(&[Block]) + Send + Sync>;
 
 /// What was learned and is not written yet, by kind and name.
 type Unwritten = Mutex<BTreeMap<(String, String), Learned>>;
@@ -54,6 +63,7 @@ type Unwritten = Mutex<BTreeMap<(String, String), Learned>>;
 /// What the writer thread and those who hand over tell each other.
 #[derive(Default)]
 struct Progress {
+    when_secured: OnceLock<WhenSecured>,
     learned: Unwritten,
     unwritten: AtomicUsize,
     finishing: AtomicBool,
@@ -77,17 +87,24 @@ impl Recorder {
                 .name("ledger".to_owned())
                 .spawn(move || write_all(&*store, &telemetry, &received, &progress))?
         };
-        Ok(Self { store, telemetry, queue: Mutex::new(Some(queue)), progress, writer: Mutex::new(Some(writer)) })
+        let thread = writer.thread().clone();
+        let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
+        Ok(Self { store, telemetry, queue, progress, writer, hurry: Box::new(move || thread.unpark()) })
     }
 
     /// A recorder without a thread: what was handed over is written by [`Queued::write`] alone. For a
-    /// simulation, in which nothing happens at its own time.
+    /// simulation, in which nothing happens at its own time. `hurry` is called when somebody may wait for it.
     #[must_use]
-    pub fn unattended(store: Arc<dyn Store>, telemetry: Arc<Telemetry>) -> (Self, Queued) {
+    pub fn unattended(
+        store: Arc<dyn Store>,
+        telemetry: Arc<Telemetry>,
+        hurry: Box<dyn Fn() + Send + Sync>,
+    ) -> (Self, Queued) {
         let (queue, received) = channel();
         let progress = Arc::new(Progress::default());
         let queued = Queued { store: Arc::clone(&store), received, progress: Arc::clone(&progress) };
-        (Self { store, telemetry, queue: Mutex::new(Some(queue)), progress, writer: Mutex::new(None) }, queued)
+        let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(None));
+        (Self { store, telemetry, queue, progress, writer, hurry }, queued)
     }
 
     /// Writes down that an attempt is about to be sent. Takes microseconds.
@@ -132,6 +149,19 @@ impl Recorder {
         }
     }
 
+    /// Says whom to tell which bounds are flushed. Only the first one is told.
+    pub fn when_secured(&self, tell: impl Fn(&[Block]) + Send + Sync + 'static) {
+        let _ = self.progress.when_secured.set(Box::new(tell));
+    }
+
+    /// Hands bounds of use over, to be flushed at once. Never waits.
+    pub fn secure(&self, bounds: Vec<Block>) {
+        if !bounds.is_empty() {
+            self.hand_over(Handed::Bounds(bounds));
+            (self.hurry)();
+        }
+    }
+
     fn hand_over(&self, handed: Handed) {
         if let Ok(queue) = self.queue.lock()
             && let Some(queue) = queue.as_ref()
@@ -171,6 +201,9 @@ impl Recorder {
             writer.thread().unpark();
             let _ = writer.join();
         }
+        if let Err(error) = self.store.end() {
+            self.telemetry.tell(Timestamp::default(), &Event::LedgerFailed { error: &error.to_string() });
+        }
     }
 }
 
@@ -187,14 +220,15 @@ impl Queued {
     /// # Errors
     /// When the store cannot be written: what was there is lost then.
     pub fn write(&self) -> Result<usize, StoreError> {
-        let mut handed = 0;
-        let batch: Vec<_> = self.received.try_iter().inspect(|_| handed += 1).filter_map(request).collect();
-        self.progress.unwritten.fetch_sub(handed, Ordering::Relaxed);
+        let mut batch = Batch::default();
+        self.received.try_iter().for_each(|handed| batch.add(handed));
+        self.progress.unwritten.fetch_sub(batch.handed, Ordering::Relaxed);
         let learned = taken(&self.progress);
-        if !batch.is_empty() || !learned.is_empty() {
-            self.store.write(&batch, &learned)?;
+        if !batch.requests.is_empty() || !learned.is_empty() {
+            self.store.write(&batch.requests, &learned)?;
         }
-        Ok(batch.len())
+        batch.secure(&*self.store, &self.progress)?;
+        Ok(batch.requests.len())
     }
 }
 
@@ -204,43 +238,64 @@ fn taken(progress: &Progress) -> Vec<Learned> {
     learned.into_values().collect()
 }
 
-fn write_all(store: &dyn Store, telemetry: &Telemetry, received: &Receiver<Handed>, progress: &Progress) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while let Ok(first) = received.recv() {
-        let mut handed = 1;
-        batch.extend(request(first));
-        if !progress.finishing.load(Ordering::Relaxed) {
-            std::thread::park_timeout(GATHER);
+/// What goes into one commit.
+#[derive(Default)]
+struct Batch {
+    handed: usize,
+    requests: Vec<RequestRecord>,
+    bounds: Vec<Block>,
+}
+
+impl Batch {
+    fn add(&mut self, handed: Handed) {
+        self.handed += 1;
+        match handed {
+            Handed::Request(request) => self.requests.push(request),
+            Handed::Learned => {}
+            Handed::Bounds(mut bounds) => self.bounds.append(&mut bounds),
         }
-        let rest = received.try_iter().take(BATCH - 1).inspect(|_| handed += 1);
-        batch.extend(rest.filter_map(request));
-        write(store, telemetry, &batch, taken(progress), progress);
-        progress.unwritten.fetch_sub(handed, Ordering::Relaxed);
-        batch.clear();
+    }
+
+    /// Flushes the bounds and tells of it.
+    fn secure(&mut self, store: &dyn Store, progress: &Progress) -> Result<(), StoreError> {
+        if !self.bounds.is_empty() {
+            store.secure(&self.bounds)?;
+            if let Some(tell) = progress.when_secured.get() {
+                tell(&self.bounds);
+            }
+            self.bounds.clear();
+        }
+        Ok(())
     }
 }
 
-fn request(handed: Handed) -> Option<RequestRecord> {
-    match handed {
-        Handed::Request(request) => Some(request),
-        Handed::Learned => None,
+fn write_all(store: &dyn Store, telemetry: &Telemetry, received: &Receiver<Handed>, progress: &Progress) {
+    let mut batch = Batch { requests: Vec::with_capacity(BATCH), ..Batch::default() };
+    while let Ok(first) = received.recv() {
+        batch.add(first);
+        if batch.bounds.is_empty() && !progress.finishing.load(Ordering::Relaxed) {
+            std::thread::park_timeout(GATHER);
+        }
+        received.try_iter().take(BATCH - 1).for_each(|handed| batch.add(handed));
+        write(store, telemetry, &mut batch, taken(progress), progress);
+        progress.unwritten.fetch_sub(batch.handed, Ordering::Relaxed);
+        batch.requests.clear();
+        batch.handed = 0;
     }
 }
 
 /// Writes a batch. One that cannot be written is tried again without end, while what queues behind it keeps
 /// new requests out; only a process that is stopping gives it up after a while. What was learned is tried once: no
 /// request waits for it.
-fn write(
-    store: &dyn Store,
-    telemetry: &Telemetry,
-    batch: &[RequestRecord],
-    mut learned: Vec<Learned>,
-    progress: &Progress,
-) {
+fn write(store: &dyn Store, telemetry: &Telemetry, batch: &mut Batch, mut learned: Vec<Learned>, progress: &Progress) {
     let mut tries_at_the_end = 0;
-    while let Err(error) = store.write(batch, &learned) {
+    let mut has_nothing = batch.requests.is_empty() && learned.is_empty();
+    loop {
+        let written = if has_nothing { Ok(()) } else { store.write(&batch.requests, &learned) };
+        has_nothing |= written.is_ok();
+        let Err(error) = written.and_then(|()| batch.secure(store, progress)) else { break };
         progress.commit_failed.store(true, Ordering::Relaxed);
-        let at = batch.last().map(|request| request.received_at).or(learned.last().map(|fact| fact.at));
+        let at = batch.requests.last().map(|request| request.received_at).or(learned.last().map(|fact| fact.at));
         telemetry.tell(at.unwrap_or_default(), &Event::LedgerFailed { error: &error.to_string() });
         learned.clear();
         tries_at_the_end += u32::from(progress.finishing.load(Ordering::Relaxed));
@@ -256,7 +311,8 @@ fn write(
 mod tests {
     use super::*;
     use crate::conformance::{learned, sample};
-    use crate::{Page, Spent, Sqlite, UsageKey, UsageRow};
+    use crate::{Legacy, Page, Spent, Sqlite, UsageKey, UsageRow};
+    use freeway_quota::Lost;
     use freeway_telemetry::Level;
     use freeway_types::RequestId;
 
@@ -279,6 +335,21 @@ mod tests {
             } else {
                 Err(StoreError::Full)
             }
+        }
+        fn outlives_power(&self) -> bool {
+            true
+        }
+        fn secure(&self, bounds: &[Block]) -> Result<(), StoreError> {
+            self.inner.secure(bounds)
+        }
+        fn legacy(&self) -> Result<Legacy, StoreError> {
+            self.inner.legacy()
+        }
+        fn begin(&self, boot: &str, lost: Option<&[Lost]>) -> Result<(), StoreError> {
+            self.inner.begin(boot, lost)
+        }
+        fn end(&self) -> Result<(), StoreError> {
+            self.inner.end()
         }
         fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError> {
             self.inner.learned(kind)
@@ -328,5 +399,24 @@ mod tests {
         recorder.finish();
         assert_eq!(store.request(request.id).unwrap(), Some(request));
         assert_eq!(store.learned("tokens").unwrap(), []);
+    }
+
+    #[test]
+    fn bounds_are_told_of_when_they_are_flushed_and_not_lost_by_a_commit_that_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = Sqlite::open(&folder.path().join("ledger.db")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(FailsOnce { inner, failed: AtomicBool::new(false) });
+        let recorder = recorder(&store);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (list, reader) = (Arc::clone(&told), Arc::clone(&store));
+        recorder.when_secured(move |bounds| {
+            assert_eq!(reader.legacy().unwrap().bounds, bounds, "what is told of is there");
+            list.lock().unwrap().extend_from_slice(bounds);
+        });
+        let bound = Block { limit: "a/b requests per day".to_owned(), since: Timestamp::from_secs(60), most: 10 };
+        recorder.record(sample(1, Timestamp::from_secs(10)));
+        recorder.secure(vec![bound.clone()]);
+        recorder.finish();
+        assert_eq!(*told.lock().unwrap(), [bound]);
     }
 }

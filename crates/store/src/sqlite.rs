@@ -1,7 +1,8 @@
 //! SQLite, inside the program: the store for one process.
 //!
 //! One connection writes and one reads; write-ahead logging lets them go on side
-//! by side. A commit survives the death of the process, and not a loss of power.
+//! by side. A commit survives the death of the process, and not a loss of power;
+//! only what bounds the use that can be lost is flushed (`sqlite/securing.rs`).
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -10,15 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use freeway_quota::{Block, Lost};
 use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::journal::Journal;
-use crate::record::{AttemptRecord, Dispatch, INTERRUPTED, Learned, Page, RequestRecord, Spent, UsageKey, UsageRow};
+use crate::record::{
+    AttemptRecord, Dispatch, INTERRUPTED, Learned, Legacy, Page, RequestRecord, Spent, UsageKey, UsageRow,
+};
 use crate::{Store, StoreError};
 
+mod securing;
+#[cfg(test)]
+mod tests;
+
 /// Version of the schema; see `migrate`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// Marks a database as a ledger of ours: "Frwy".
 const APPLICATION: i64 = 0x4672_7779;
 /// How long the database may be held by another program before that is an error.
@@ -85,6 +93,28 @@ const LEARNED: &str = "
         at INTEGER NOT NULL,
         PRIMARY KEY (kind, name)
     ) WITHOUT ROWID;
+";
+
+/// New in version 4: what bounds the use that a loss of power can make forgotten, what was lost so, and whether the last
+/// process wrote everything.
+const BOUNDS: &str = "
+    CREATE TABLE bound (
+        name TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        most INTEGER NOT NULL,
+        PRIMARY KEY (name, since)
+    ) WITHOUT ROWID;
+    CREATE TABLE lost (
+        name TEXT NOT NULL,
+        units INTEGER NOT NULL,
+        sent_from INTEGER NOT NULL,
+        counted_to INTEGER NOT NULL
+    );
+    CREATE TABLE process (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        boot TEXT NOT NULL,
+        is_whole INTEGER NOT NULL
+    );
 ";
 
 /// An attempt is sent so long after its request came, at most.
@@ -212,9 +242,10 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let change = match found {
-        0 => format!("{SCHEMA}{LEARNED}"),
-        1 => format!("{FROM_1}{LEARNED}"),
-        2 => LEARNED.to_owned(),
+        0 => format!("{SCHEMA}{LEARNED}{BOUNDS}"),
+        1 => format!("{FROM_1}{LEARNED}{BOUNDS}"),
+        2 => format!("{LEARNED}{BOUNDS}"),
+        3 => BOUNDS.to_owned(),
         _ => return Ok(()),
     };
     connection.execute_batch(&format!(
@@ -325,6 +356,35 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    fn outlives_power(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    fn secure(&self, bounds: &[Block]) -> Result<(), StoreError> {
+        if bounds.is_empty() || !self.outlives_power() {
+            return Ok(());
+        }
+        securing::secure(&mut *self.writer()?, bounds)
+    }
+
+    fn legacy(&self) -> Result<Legacy, StoreError> {
+        securing::legacy(&*self.reader()?)
+    }
+
+    fn begin(&self, boot: &str, lost: Option<&[Lost]>) -> Result<(), StoreError> {
+        if !self.outlives_power() {
+            return Ok(());
+        }
+        securing::begin(&mut *self.writer()?, boot, lost)
+    }
+
+    fn end(&self) -> Result<(), StoreError> {
+        if !self.outlives_power() {
+            return Ok(());
+        }
+        securing::end(&mut *self.writer()?)
+    }
+
     fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError> {
         let reader = self.reader()?;
         let mut rows = reader.prepare_cached("SELECT name, value, at FROM learned WHERE kind = ?1 ORDER BY name")?;
@@ -421,6 +481,7 @@ impl Store for Sqlite {
         let bound = first_id(before);
         transaction.execute("DELETE FROM attempt WHERE request < ?1", [&bound])?;
         let forgotten = transaction.execute("DELETE FROM request WHERE id < ?1", [&bound])?;
+        transaction.execute("DELETE FROM lost WHERE counted_to < ?1", [before.as_micros()])?;
         transaction.commit()?;
         Ok(forgotten)
     }
@@ -487,129 +548,4 @@ fn integer(value: u64) -> i64 {
 
 fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conforms_in_memory_and_in_a_file() {
-        crate::conformance::run(&Sqlite::in_memory().unwrap());
-        let folder = tempfile::tempdir().unwrap();
-        crate::conformance::run(&Sqlite::open(&folder.path().join("ledger.db")).unwrap());
-        crate::conformance::run_killed(|| Box::new(Sqlite::open(&folder.path().join("killed.db")).unwrap()));
-    }
-
-    #[test]
-    fn what_was_written_is_there_after_reopening_and_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-        Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-        assert_eq!(Sqlite::open(&path).unwrap().request(record.id).unwrap(), Some(record));
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-    }
-
-    #[test]
-    fn a_second_holder_is_refused_with_the_firsts_process_id() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let first = Sqlite::open(&path).unwrap();
-        let refused = Sqlite::open(&path).err().unwrap().to_string();
-        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
-        drop(first);
-        Sqlite::open(&path).unwrap();
-    }
-
-    #[test]
-    fn what_is_not_a_ledger_of_ours_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let check = |name: &str, make: &dyn Fn(&Path), word: &str| {
-            let path = folder.path().join(name);
-            make(&path);
-            let before = std::fs::read(&path).unwrap();
-            let refused = Sqlite::open(&path).err().unwrap().to_string();
-            assert!(refused.contains(word), "{name}: {refused}");
-            assert_eq!(std::fs::read(&path).unwrap(), before, "{name}");
-        };
-        let newer = |path: &Path| {
-            drop(Sqlite::open(path).unwrap());
-            Connection::open(path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
-        };
-        check("newer.db", &newer, "newer version");
-        let text = |path: &Path| std::fs::write(path, "a text that is long enough to be no database at all").unwrap();
-        check("text.db", &text, "not a database");
-        let foreign = |path: &Path| {
-            Connection::open(path).unwrap().execute_batch("CREATE TABLE song (title TEXT)").unwrap();
-        };
-        check("foreign.db", &foreign, "another program");
-        let torn = |path: &Path| {
-            let ledger = Sqlite::open(path).unwrap();
-            let records: Vec<_> =
-                (0..200).map(|number| crate::conformance::sample(number, Timestamp::from_secs(10))).collect();
-            ledger.append(&records).unwrap();
-            drop(ledger);
-            let whole = std::fs::read(path).unwrap();
-            std::fs::write(path, &whole[..whole.len() / 2]).unwrap();
-        };
-        check("torn.db", &torn, "damaged");
-    }
-
-    #[test]
-    fn a_ledger_of_version_1_is_brought_up_to_date() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-        Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch(
-                "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
-                 DROP TABLE learned;
-                 CREATE INDEX request_received_at ON request (received_at);
-                 CREATE INDEX attempt_sent_at ON attempt (sent_at);
-                 PRAGMA user_version = 1; PRAGMA application_id = 0;",
-            )
-            .unwrap();
-        let ledger = Sqlite::open(&path).unwrap();
-        let found = ledger.request(record.id).unwrap().unwrap();
-        assert_eq!((&found.attempts[1].model, found.attempts[1].counted_us), (&record.attempts[1].model, 2_001_000));
-        drop(ledger);
-        Sqlite::open(&path).unwrap();
-    }
-
-    #[test]
-    fn a_ledger_of_version_2_keeps_its_rows_and_can_learn() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-        Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-        Connection::open(&path).unwrap().execute_batch("DROP TABLE learned; PRAGMA user_version = 2;").unwrap();
-        let ledger = Sqlite::open(&path).unwrap();
-        assert_eq!(ledger.request(record.id).unwrap(), Some(record));
-        let fact = crate::conformance::learned("tokens", "lab/small", Some("{}"));
-        ledger.write(&[], std::slice::from_ref(&fact)).unwrap();
-        drop(ledger);
-        assert_eq!(Sqlite::open(&path).unwrap().learned("tokens").unwrap(), [fact], "and is brought up to date once");
-    }
-
-    #[test]
-    fn a_database_that_another_program_holds_is_said_to_be() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let ledger = Sqlite::open(&path).unwrap();
-        ledger.writer().unwrap().busy_timeout(Duration::ZERO).unwrap();
-        let other = Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-        let refused = ledger.append(std::slice::from_ref(&record)).unwrap_err().to_string();
-        assert!(refused.contains("locked"), "{refused}");
-        other.execute_batch("COMMIT").unwrap();
-        ledger.append(std::slice::from_ref(&record)).unwrap();
-    }
 }

@@ -79,6 +79,11 @@ pub enum Event<'a> {
         /// What the store said.
         error: &'a str,
     },
+    /// The power was lost while a process counted here.
+    PowerLost {
+        /// Limits of which more counts as used than the ledger knows of.
+        limits: usize,
+    },
     /// An edited configuration is in force.
     Reloaded {
         /// Targets that can be called now.
@@ -134,6 +139,7 @@ impl Event<'_> {
             Self::MalformedEvent { .. } => "malformed_event",
             Self::TurnedAway { .. } => "turned_away",
             Self::LedgerFailed { .. } => "ledger_failed",
+            Self::PowerLost { .. } => "power_lost",
             Self::Reloaded { .. } => "reloaded",
             Self::ReloadRefused { .. } => "reload_refused",
             Self::RouteAtRisk { .. } => "route_at_risk",
@@ -149,6 +155,7 @@ impl Event<'_> {
             Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
             Self::Listening { .. } | Self::Reloaded { .. } | Self::Stopping => Level::Info,
             Self::Paused { .. }
+            | Self::PowerLost { .. }
             | Self::MalformedEvent { .. }
             | Self::RouteAtRisk { .. }
             | Self::CreditEnding { .. } => Level::Warn,
@@ -176,6 +183,7 @@ impl Event<'_> {
             Self::MalformedEvent { account } => format!("account={account:?}"),
             Self::TurnedAway { reason } => format!("reason={reason}"),
             Self::LedgerFailed { error } => format!("error={error:?}"),
+            Self::PowerLost { limits } => format!("limits={limits}"),
             Self::Reloaded { targets } => format!("targets={targets}"),
             Self::ReloadRefused { why } => format!("why={why:?}"),
             Self::RouteAtRisk { route, why, remedy } => format!("route={route:?} why={why:?} remedy={remedy:?}"),
@@ -200,6 +208,7 @@ impl Event<'_> {
             Self::ReloadRefused { .. } => metrics.add(names::RELOADS, &[("outcome", "refused")], 1),
             Self::Listening { .. }
             | Self::Paused { .. }
+            | Self::PowerLost { .. }
             | Self::RouteAtRisk { .. }
             | Self::CreditEnding { .. }
             | Self::Stopping => {}

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use freeway_config::{Loaded, Surroundings, load};
-use freeway_engine::{Clock, Engine, Scrubber, Setup};
+use freeway_engine::{Clock, Engine, Given, Scrubber, Setup};
 use freeway_store::{
-    Dispatch, Learned, Page, Recorder, RequestRecord, Spent, Sqlite, Store, StoreError, UsageKey, UsageRow,
+    Block, Dispatch, Learned, Legacy, Lost, Page, Recorder, RequestRecord, Spent, Sqlite, Store, StoreError, UsageKey,
+    UsageRow,
 };
 use freeway_telemetry::{Level, Telemetry};
 use freeway_types::{RequestId, Timestamp};
@@ -48,23 +50,43 @@ impl Process {
         let telemetry = Arc::new(Telemetry::new(Level::Error));
         let sqlite = Sqlite::open(&folder.join("ledger.db"))?;
         let store: Arc<dyn Store> = Arc::new(Watched { store: sqlite, world: Arc::clone(&world), life });
-        let (recorder, queued) = Recorder::unattended(Arc::clone(&store), Arc::clone(&telemetry));
+        let handed_over = Arc::new(Notify::new());
+        // Bounds of use are waited for.
+        let is_waited_for = Arc::new(AtomicBool::new(false));
+        let hurry = {
+            let (rings, is_waited_for) = (Arc::clone(&handed_over), Arc::clone(&is_waited_for));
+            move || {
+                is_waited_for.store(true, Ordering::Relaxed);
+                rings.notify_one();
+            }
+        };
+        let (recorder, queued) = Recorder::unattended(Arc::clone(&store), Arc::clone(&telemetry), Box::new(hurry));
         let resolver = Resolver::given(Arc::new(network));
         let clock = {
-            let world = Arc::clone(&world);
-            Clock::given(Arc::new(move || world.clock(life)))
+            let (world, machine) = (Arc::clone(&world), Arc::clone(&world));
+            Clock::given(Given { now: Arc::new(move || world.clock(life)), boot: Arc::new(move || machine.boot()) })
         };
         let engine = Engine::new(setup(loaded, &resolver), Arc::clone(&store), Arc::new(recorder), telemetry, clock)?;
         let engine = Arc::new(engine);
-        let handed_over = Arc::new(Notify::new());
         let mut clients = JoinSet::new();
         // The writer: it takes its time, as long as it likes.
         let (writes, learner) = (Arc::clone(&handed_over), Arc::downgrade(&engine));
         clients.spawn(async move {
             loop {
                 writes.notified().await;
-                let (wait, saves) = world.draw(|chance| (chance.any_size(3_000), chance.permille(200)));
-                tokio::time::sleep(Duration::from_millis(wait)).await;
+                // Now and then the disk is very slow.
+                let slow = if world.has_trouble() { 250 } else { 0 };
+                let (wait, flush, saves) = world.draw(|chance| {
+                    let flush = if chance.permille(slow) { 1_900 } else { 30 };
+                    (chance.any_size(3_000), chance.any_size(flush), chance.permille(200))
+                });
+                let hurried = async {
+                    while !is_waited_for.swap(false, Ordering::Relaxed) {
+                        writes.notified().await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(flush)).await;
+                };
+                let _ = tokio::time::timeout(Duration::from_millis(wait), hurried).await;
                 if saves && let Some(engine) = learner.upgrade() {
                     engine.save_learned();
                 }
@@ -104,6 +126,19 @@ struct Watched {
     life: u64,
 }
 
+impl Watched {
+    /// Does something that is flushed: what the disk holds then outlives a loss of power.
+    fn flushed(&self, what: &'static str, write: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        // A process that is dead writes nothing.
+        if self.world.lives(self.life) {
+            write()?;
+            self.world.flushed(self.life);
+            self.world.step(self.life, what, 0);
+        }
+        Ok(())
+    }
+}
+
 impl Store for Watched {
     fn dispatched(&self, dispatch: &Dispatch<'_>) -> Result<(), StoreError> {
         let written = self.store.dispatched(dispatch);
@@ -123,6 +158,32 @@ impl Store for Watched {
 
     fn write(&self, requests: &[RequestRecord], learned: &[Learned]) -> Result<(), StoreError> {
         self.store.write(requests, learned)
+    }
+
+    fn outlives_power(&self) -> bool {
+        self.store.outlives_power()
+    }
+
+    fn secure(&self, bounds: &[Block]) -> Result<(), StoreError> {
+        self.flushed("secures", || self.store.secure(bounds))
+    }
+
+    fn legacy(&self) -> Result<Legacy, StoreError> {
+        self.store.legacy()
+    }
+
+    fn begin(&self, boot: &str, lost: Option<&[Lost]>) -> Result<(), StoreError> {
+        if lost.is_some() {
+            self.world.note(Rare::PowerWasLost);
+        }
+        if lost.is_some_and(|lost| lost.iter().any(|lost| lost.from < lost.to)) {
+            self.world.note(Rare::MoreWasLostThanIsKnown);
+        }
+        self.flushed("begins", || self.store.begin(boot, lost))
+    }
+
+    fn end(&self) -> Result<(), StoreError> {
+        self.store.end()
     }
 
     fn learned(&self, kind: &str) -> Result<Vec<Learned>, StoreError> {

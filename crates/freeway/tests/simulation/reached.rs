@@ -20,9 +20,11 @@ pub(crate) enum Rare {
     LimitUsedToItsEnd,
     NothingLeftTold,
     HeldBeforeFirstContent,
+    PowerWasLost,
+    MoreWasLostThanIsKnown,
 }
 
-const ALL: [Rare; 15] = [
+const ALL: [Rare; 17] = [
     Rare::KilledBetweenJournalAndSend,
     Rare::KilledAfterSend,
     Rare::KilledInMidStream,
@@ -38,6 +40,8 @@ const ALL: [Rare; 15] = [
     Rare::LimitUsedToItsEnd,
     Rare::NothingLeftTold,
     Rare::HeldBeforeFirstContent,
+    Rare::PowerWasLost,
+    Rare::MoreWasLostThanIsKnown,
 ];
 
 /// How often each was reached.

@@ -111,9 +111,9 @@ impl Stage {
     /// Begins a life on what the last one left behind.
     fn live(&mut self) {
         loop {
-            let kill = self.scenario.kills.get(self.lives).map(|(kill, _)| *kill);
+            let death = self.scenario.deaths.get(self.lives).copied();
             self.lives += 1;
-            let (life, folder) = self.world.begin(kill);
+            let (life, folder) = self.world.begin(death);
             let Stage { world, scenario, sims, .. } = &self;
             let (world, scenario, sims) = (Arc::clone(world), Arc::clone(scenario), Arc::clone(sims));
             let network = Network { world, scenario, sims, life };
@@ -150,7 +150,7 @@ impl Stage {
         if self.process.as_ref().is_some_and(|process| self.world.lives(process.life)) {
             return;
         }
-        let down = self.scenario.kills.get(self.lives - 1).map_or(1_000, |(_, down)| *down);
+        let down = self.scenario.deaths.get(self.lives - 1).map_or(1_000, |death| death.down_ms);
         if let Some(mut process) = self.process.take() {
             process.clients.shutdown().await;
         }

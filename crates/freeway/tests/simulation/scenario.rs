@@ -37,6 +37,23 @@ pub(crate) enum Kill {
     AfterWrite(u64),
 }
 
+/// What of the files a loss of power spares beyond what was flushed: each file is written back when the system likes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spared {
+    pub(crate) ledger: bool,
+    pub(crate) journal: bool,
+}
+
+/// The end of a life, and when the next one begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death {
+    pub(crate) kill: Kill,
+    /// Milliseconds between the two.
+    pub(crate) down_ms: u64,
+    /// Whether the machine loses its power, too.
+    pub(crate) power: Option<Spared>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
     pub(crate) name: String,
@@ -87,8 +104,8 @@ pub(crate) struct Scenario {
     pub(crate) providers: Vec<Provider>,
     pub(crate) calls: Vec<Call>,
     pub(crate) deeds: Vec<(u64, Deed)>,
-    /// How each life ends that does, and how many milliseconds later the next one begins.
-    pub(crate) kills: Vec<(Kill, u64)>,
+    /// How each life ends that does.
+    pub(crate) deaths: Vec<Death>,
     /// When faults stop.
     pub(crate) calm_ms: u64,
 }
@@ -111,10 +128,16 @@ impl Scenario {
             deeds.extend(draw_clocks(chance, calm_ms));
         }
         deeds.sort_by_key(|(at, _)| *at);
-        let kills = (0..chance.between(0, 3)).map(|_| (draw_kill(chance), chance.any_size(20_000) + 2_000)).collect();
+        let powers = &mut Chance::new(seed, 3);
+        let mut death = |chance: &mut Chance| Death {
+            kill: draw_kill(chance),
+            down_ms: chance.any_size(20_000) + 2_000,
+            power: powers.permille(300).then(|| Spared { ledger: powers.permille(300), journal: powers.permille(300) }),
+        };
+        let deaths = (0..chance.between(0, 3)).map(|_| death(chance)).collect();
         let strategy =
             chance.pick(&["", "strategy = \"ordered\"\n", "strategy = \"headroom\"\n", "strategy = \"cheapest\"\n"]);
-        Self { seed, start_wall: draw_start(chance, calm_ms), strategy, providers, calls, deeds, kills, calm_ms }
+        Self { seed, start_wall: draw_start(chance, calm_ms), strategy, providers, calls, deeds, deaths, calm_ms }
     }
 
     /// The gateway's configuration.
@@ -284,7 +307,7 @@ impl fmt::Display for Scenario {
             writeln!(f, "call {number}: {call:?}")?;
         }
         self.deeds.iter().try_for_each(|(at, deed)| writeln!(f, "{at} ms: {deed:?}"))?;
-        self.kills.iter().try_for_each(|(kill, down)| writeln!(f, "killed {kill:?}, back after {down} ms"))?;
+        self.deaths.iter().try_for_each(|death| writeln!(f, "{death:?}"))?;
         writeln!(f, "faults stop at {} ms", self.calm_ms)
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use freeway_engine::Boot;
 use freeway_types::{Monotonic, Now, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::chance::Chance;
 use crate::pipe::{Way, sever};
 use crate::reached::{Rare, Reached};
-use crate::scenario::Kill;
+use crate::scenario::{Death, Kill, Spared};
 use crate::trace::Trace;
 
 /// Where each life's monotonic clock begins: as far from zero as the gateway's own, so that older use can be replayed.
@@ -41,8 +42,11 @@ struct Inside {
     lives: u64,
     life_began: Instant,
     /// What is left until this life ends.
-    kill: Option<Kill>,
+    death: Option<Death>,
     was_killed_wrong: bool,
+    /// Losses of power so far, and the true time of the last.
+    power_losses: u64,
+    power_came_back: i64,
     root: PathBuf,
     /// Both ways of each connection of this life.
     cables: Vec<[Weak<Mutex<Way>>; 2]>,
@@ -67,8 +71,10 @@ impl World {
             life: None,
             lives: 0,
             life_began: now,
-            kill: None,
+            death: None,
             was_killed_wrong: false,
+            power_losses: 0,
+            power_came_back: start_wall,
             root: root.to_owned(),
             cables: Vec::new(),
             is_watched: true,
@@ -136,17 +142,20 @@ impl World {
 
     // === lives ===
 
-    /// A life begins, and will end by `kill` if that comes. Gives its number and its folder.
-    pub(crate) fn begin(&self, kill: Option<Kill>) -> (u64, PathBuf) {
+    /// A life begins, and will end by `death` if that comes. Gives its number and its folder.
+    pub(crate) fn begin(&self, death: Option<Death>) -> (u64, PathBuf) {
         let mut inside = self.inside();
         inside.lives += 1;
         inside.life = Some(inside.lives);
         inside.life_began = Instant::now();
-        inside.kill = kill;
+        inside.death = death;
         inside.streaming = 0;
         let life = inside.lives;
         inside.trace("lives", [life, 0]);
-        (life, inside.folder(life))
+        let folder = inside.folder(life);
+        drop(inside);
+        self.flushed(life);
+        (life, folder)
     }
 
     /// Whether that life goes on.
@@ -173,9 +182,36 @@ impl World {
         true
     }
 
+    /// What is written now outlives a loss of power.
+    pub(crate) fn flushed(&self, life: u64) {
+        let mut inside = self.inside();
+        // Only of use if this life ends so.
+        if inside.death.is_none_or(|death| death.power.is_none()) || inside.life != Some(life) {
+            return;
+        }
+        let (from, disk) = (inside.folder(life), inside.disk());
+        let _ = std::fs::remove_dir_all(&disk);
+        let _ = std::fs::create_dir_all(&from);
+        if let Err(error) = copy(&from, &disk, |_| true) {
+            inside.failure.get_or_insert(format!("the files could not be copied: {error}"));
+        }
+    }
+
+    /// The machine since it last had no power.
+    pub(crate) fn boot(&self) -> Boot {
+        let inside = self.inside();
+        let uptime = u64::try_from(inside.truth() - inside.power_came_back).unwrap_or(0);
+        Boot { id: Some(inside.power_losses.to_string()), uptime: Duration::from_micros(uptime) }
+    }
+
+    /// Whether rows of the ledger may have been lost.
+    pub(crate) fn was_power_lost(&self) -> bool {
+        self.inside().power_losses > 0
+    }
+
     /// From now on no life ends.
     pub(crate) fn spare(&self) {
-        self.inside().kill = None;
+        self.inside().death = None;
     }
 
     /// Does something that leaves no trace: looking on is no step.
@@ -256,13 +292,18 @@ impl Inside {
         self.trace.add(self.elapsed(), what, numbers);
     }
 
+    /// What the disk held when something was last flushed.
+    fn disk(&self) -> PathBuf {
+        self.root.join("disk")
+    }
+
     fn folder(&self, life: u64) -> PathBuf {
         self.root.join(life.to_string())
     }
 
     /// Whether this step is the one at which the present life ends.
     fn is_last(&mut self, what: &str) -> bool {
-        let count = match &mut self.kill {
+        let count = match self.death.as_mut().map(|death| &mut death.kill) {
             None => return false,
             Some(Kill::AtStep(count)) => count,
             Some(Kill::AfterJournal(count)) if what == "is journalled" => count,
@@ -274,7 +315,8 @@ impl Inside {
     }
 
     fn end(&mut self) {
-        let rare = match self.kill.take() {
+        let death = self.death.take();
+        let rare = match death.map(|death| death.kill) {
             Some(Kill::AfterJournal(_)) => Some(Rare::KilledBetweenJournalAndSend),
             Some(Kill::AfterWrite(_)) => Some(Rare::KilledAfterSend),
             _ => None,
@@ -285,7 +327,16 @@ impl Inside {
         }
         self.was_killed_wrong |= self.wall_was_wrong;
         let (from, to) = (self.folder(self.lives), self.folder(self.lives + 1));
-        if let Err(error) = copy(&from, &to) {
+        let power = death.and_then(|death| death.power);
+        if power.is_some() {
+            self.power_losses += 1;
+            self.power_came_back = self.truth();
+        }
+        let copied = match power {
+            Some(spared) => salvage(&from, &self.disk(), &to, spared),
+            None => copy(&from, &to, |_| true),
+        };
+        if let Err(error) = copied {
             self.failure.get_or_insert(format!("the files could not be copied: {error}"));
         }
         for [up, down] in self.cables.drain(..) {
@@ -298,15 +349,23 @@ impl Inside {
     }
 }
 
-/// What the disk holds when a process is killed. The index of SQLite's log is memory, and a lock ends with its holder.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir(to)?;
+/// What the next life finds when this one is killed. The index of SQLite's log is memory, and a lock ends with its holder.
+fn copy(from: &Path, to: &Path, takes: impl Fn(&str) -> bool) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.ends_with("-shm") && !name.ends_with(".lock") {
+        if !name.ends_with("-shm") && !name.ends_with(".lock") && takes(&name) {
             std::fs::copy(&path, to.join(name))?;
         }
     }
     Ok(())
+}
+
+/// What the next life finds when the power is lost: what was flushed last, and of the rest what was spared.
+fn salvage(from: &Path, disk: &Path, to: &Path, spared: Spared) -> std::io::Result<()> {
+    std::fs::create_dir_all(disk)?;
+    let is_journal = |name: &str| name.contains(".sent-");
+    copy(if spared.ledger { from } else { disk }, to, |name| !is_journal(name))?;
+    copy(if spared.journal { from } else { disk }, to, is_journal)
 }

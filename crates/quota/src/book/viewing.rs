@@ -52,7 +52,7 @@ impl Book {
             let amount = entry.spec.amount;
             let foreign = entry.evidence.foreign(&entry.spec, now);
             let left = amount.map_or(0, |amount| entry.left(amount, now));
-            let Entry { spec, declared, counter, evidence, recent } = entry;
+            let Entry { spec, declared, counter, evidence, recent, .. } = entry;
             let used = match amount {
                 Some(amount) => {
                     counter.spent().unwrap_or_else(|| amount.saturating_sub(counter.left(spec, amount, now)))

@@ -164,7 +164,7 @@ fn a_size_from_refusals_grows_again_after_clean_windows() {
 fn blocked(book: &mut Book, second: u64) -> crate::Blocked {
     match book.fit(at(second), &ONE, &Demand::default()) {
         Fit::Blocked(blocked) => blocked,
-        Fit::Fits(_) => crate::Blocked { limit: LimitIndex::FIRST, until: None, too_large: true },
+        Fit::Fits(_) => crate::Blocked { limit: LimitIndex::FIRST, until: None, too_large: true, unsecured: false },
     }
 }
 

@@ -1,0 +1,138 @@
+//! Holding what an attempt may use, within bounds that outlive a loss of power.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use freeway_quota::{Block, Demand, ReservationId};
+use freeway_router::Reason;
+use freeway_store::{Legacy, StoreError};
+use freeway_telemetry::Event;
+use freeway_types::{DeploymentIndex, KeyIndex, Now};
+
+use crate::engine::{Engine, Shared};
+use crate::state::LiveState;
+
+/// How long a request waits for a bound to be flushed, where more came at once than was secured ahead and another target
+/// may serve …
+const WAIT_BEFORE_OTHERS: Duration = Duration::from_millis(50);
+/// … and where none may.
+const WAIT_AT_THE_LAST: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Holds what an attempt may use; says when it began to. Waits only where more is wanted at once than the disk was
+    /// told ahead.
+    pub(crate) async fn reserve(
+        &self,
+        mut now: Now,
+        index: DeploymentIndex,
+        key: Option<KeyIndex>,
+        demand: &Demand,
+        has_others: bool,
+    ) -> Result<(ReservationId, Now), Reason> {
+        let end = now.after(if has_others { WAIT_BEFORE_OTHERS } else { WAIT_AT_THE_LAST });
+        loop {
+            // It rings from here on, even while nobody waits for it yet.
+            let secured = self.shared().secured.notified();
+            match self.try_reserve(now, index, key, demand) {
+                Ok(reservation) => return Ok((reservation, now)),
+                Err(Reason::Unsecured { .. }) if now.monotonic < end.monotonic => {
+                    let _ = tokio::time::timeout(end.monotonic.since(now.monotonic), secured).await;
+                    now = self.now();
+                }
+                Err(reason) => return Err(reason),
+            }
+        }
+    }
+
+    fn try_reserve(
+        &self,
+        now: Now,
+        index: DeploymentIndex,
+        key: Option<KeyIndex>,
+        demand: &Demand,
+    ) -> Result<ReservationId, Reason> {
+        let deployment = self.snapshot.deployment(index);
+        let mut state = self.state();
+        if !state.in_force.contains(&deployment.name) {
+            return Err(Reason::Off("removed or switched off by an edit of the configuration".to_owned()));
+        }
+        let live = LiveState { engine: self, state: &mut state, now };
+        if let Some((until, why)) = live.held_back(index) {
+            return Err(Reason::Paused { until, why });
+        }
+        let reserved = state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| {
+            let name = state.book.spec(blocked.limit).name.clone();
+            match blocked.unsecured {
+                true => Reason::Unsecured { name },
+                false => {
+                    let (limit, until, too_large) = (blocked.limit, blocked.until, blocked.too_large);
+                    Reason::Quota { limit, name, until, too_large }
+                }
+            }
+        });
+        if reserved.is_ok() {
+            self.claim_pauses(&mut state, index, key, now);
+        }
+        let wanted = state.book.take_wanted();
+        drop(state);
+        self.shared().recorder.secure(wanted);
+        reserved
+    }
+
+    /// Secures the first use of windows that are about to begin, so that no request has to wait for it. To be called
+    /// every second.
+    pub fn look_ahead(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        state.book.look_ahead(now);
+        let wanted = state.book.take_wanted();
+        drop(state);
+        self.shared().recorder.secure(wanted);
+    }
+
+    /// Begins to bound use, once everything is counted that the ledger knows. What an earlier process may have used
+    /// and lost with the power counts as used.
+    pub(crate) fn begin_bounds(&self, legacy: &Legacy) -> Result<(), StoreError> {
+        let shared = self.shared();
+        if !shared.store.outlives_power() {
+            return Ok(());
+        }
+        let (now, boot) = (self.now(), shared.clock.boot());
+        let mut state = self.state();
+        for lost in &legacy.lost {
+            state.book.replay_lost(lost, now);
+        }
+        let is_same_boot = boot.id.is_some() && boot.id == legacy.boot;
+        let was_power_lost = !legacy.is_whole && !is_same_boot;
+        let lost = was_power_lost.then(|| state.book.lose_power(now.wall.before(boot.uptime), now));
+        if let Some(lost) = &lost {
+            self.telemetry().tell(now.wall, &Event::PowerLost { limits: lost.len() });
+        }
+        shared.store.begin(boot.id.as_deref().unwrap_or_default(), lost.as_deref())?;
+        state.book.look_ahead(now);
+        let wanted = state.book.take_wanted();
+        shared.store.secure(&wanted)?;
+        state.book.secured(&wanted);
+        drop(state);
+        let told = Arc::downgrade(self.shared_arc());
+        shared.recorder.when_secured(move |bounds: &[Block]| {
+            if let Some(shared) = told.upgrade() {
+                shared.state().book.secured(bounds);
+                shared.secured.notify_waiters();
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Reads what an earlier process left, and begins to count within it. To be called before limits are adopted.
+    pub(crate) fn inherit_bounds(&self) -> Result<Legacy, StoreError> {
+        if !self.store.outlives_power() {
+            return Ok(Legacy::default());
+        }
+        let mut legacy = self.store.legacy()?;
+        self.state().book.keep_bounds(std::mem::take(&mut legacy.bounds));
+        Ok(legacy)
+    }
+}
