@@ -212,7 +212,7 @@ impl Target {
     fn ask(&self, dice: &mut Dice) -> Ask {
         let model = self.models[dice.below(self.models.len())];
         let stream = dice.below(2) == 0;
-        let saying = SAYINGS[dice.below(SAYINGS.len())];
+        let saying = SAYINGS[dice.below(SAYINGS.len())].repeat(self.repeats);
         Ask::body(format!(
             r#"{{"model":"{}/{model}","stream":{stream},"max_tokens":{},"messages":[{{"role":"user","content":"{saying}"}}]}}"#,
             self.id, self.most_output

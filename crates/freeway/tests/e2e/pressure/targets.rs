@@ -22,6 +22,8 @@ pub(crate) struct Target {
     pub(crate) pace: Duration,
     /// The output that requests ask for.
     pub(crate) most_output: u64,
+    /// How often they say the same.
+    pub(crate) repeats: usize,
 }
 
 /// One model with one limit whose every unit is spoken for.
@@ -36,6 +38,7 @@ const fn one(id: &'static str, facts: &'static str, cycle: Cycle) -> Target {
         fails: false,
         pace: Duration::ZERO,
         most_output: 20,
+        repeats: 1,
     }
 }
 
@@ -100,12 +103,24 @@ pub(crate) static TARGETS: &[Target] = &[
             Cycle::Sliding(3),
         )
     },
-    // The most that a request can use is some ten times what it does use, and is held while it is under way: the last
-    // part of the limit is out of reach, and what is promised is that nothing is refused.
+    Target {
+        promised: 0.9,
+        repeats: 12,
+        ..one(
+            "strict",
+            r#"models = [{ id = "m", limits = [
+                { metric = "tokens", window = "10s", amount = 30000, estimate = "strict" }
+            ] }]"#,
+            Cycle::Completed(10),
+        )
+    },
+    // The most that a request of a dozen words can use is some ten times what it does use, because of what a template may
+    // put around it. It is held while the request is under way, and the last part of the limit is out of reach: what is
+    // promised is that nothing is refused.
     Target {
         promised: 0.75,
         ..one(
-            "strict",
+            "strict-short",
             r#"models = [{ id = "m", limits = [
                 { metric = "tokens", window = "10s", amount = 5000, estimate = "strict" }
             ] }]"#,
