@@ -32,6 +32,8 @@ pub struct Book {
     /// Distinguishes reservations that use the same place one after the other.
     generation: u64,
     bounds: Bounds,
+    /// When this book was last asked or told something.
+    seen: Option<Now>,
 }
 
 /// Names one reservation.
@@ -219,7 +221,8 @@ impl Book {
         Ok(ReservationId { place, generation: self.generation })
     }
 
-    /// The request is written to its last byte: it will have been counted [`COUNT_LAG`] from now.
+    /// The request is written to its last byte: it will have been counted [`COUNT_LAG`] from now, if the machine does not
+    /// sleep meanwhile. That it does not is seen by a book that is asked something every second or two.
     pub fn written(&mut self, id: ReservationId, now: Now) {
         if self.get(id).is_some_and(|reservation| reservation.receipt.is_none()) {
             self.written.push_back((now.after(COUNT_LAG), id));
@@ -289,6 +292,15 @@ impl Book {
 
     /// Turns "written and long enough ago" into "counted".
     fn pass_receipts(&mut self, now: Now) {
+        let last = self.seen.replace(now);
+        if last.is_some_and(|last| now.monotonic.since(last.monotonic) > COUNT_LAG) {
+            // The machine may have slept, and what was written may lie in its memory still.
+            for (deadline, _) in &mut self.written {
+                if deadline.monotonic <= now.monotonic {
+                    *deadline = now.after(COUNT_LAG);
+                }
+            }
+        }
         while let Some((deadline, id)) = self.written.front().copied() {
             if deadline.monotonic > now.monotonic {
                 break;

@@ -4,7 +4,9 @@
 //! The provider's clock is not ours. A request whose counting may fall on either
 //! side of a boundary is charged to both windows, and while a boundary is nearer
 //! than the uncertainty, a new request must fit into both. The uncertainty is a
-//! fixed slack, until the provider's clock is [learned](crate::skew).
+//! fixed slack, until the provider's clock is [learned](crate::skew). Until then,
+//! too, a wall clock that is set anew may have been right before or be right now:
+//! charges count by both settings, and a request must fit by both.
 //!
 //! The wall clock says which window it is, and may be wrong. What was counted in a
 //! window is therefore kept until the monotonic clock says that the window must be
@@ -18,11 +20,16 @@ use jiff::tz::TimeZone;
 
 use crate::civil::{longest, window};
 use crate::counter::Counted;
-use crate::skew::Offset;
+use crate::skew::{Offset, alignment};
 use crate::spec::Civil;
 
 /// The most that a provider's clock is assumed to differ from ours before it is learned.
 const MOST_SLACK: Duration = Duration::from_secs(1);
+/// A wall clock that stands otherwise against the monotonic one by more than this was set: more than it takes to read
+/// both, less than any slack.
+const STEP_MICROS: i64 = 5_000;
+/// The most settings of the wall clock that are held possible.
+const MOST_SETTINGS: usize = 4;
 /// How much further than the learned offset a boundary is taken to be, on each side.
 const MARGIN_MICROS: i64 = 50_000;
 /// The most windows that one charge is counted in. Of a charge that may have been counted in more, the last ones
@@ -32,13 +39,15 @@ const MOST_NEAR: usize = 64;
 /// first.
 const MOST_REMEMBERED: usize = 256;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Calendar {
     /// Units counted in each window, by its start on the provider's clock.
     counted: BTreeMap<Timestamp, Count>,
-    /// The windows near the last instant asked for, the latest first. Only a shortcut: where windows begin and end
-    /// does not depend on the clock.
+    /// The windows near the last instant asked for, the latest of each setting first. Only a shortcut: where windows
+    /// begin and end does not depend on the clock.
     near: Vec<(Timestamp, Timestamp)>,
+    /// How the wall clock has been set since it was last known to be right: where it stood against the monotonic one.
+    settings: Vec<i64>,
     /// What is known of the provider's clock.
     offset: Option<Offset>,
     pub(crate) in_flight: u64,
@@ -52,11 +61,15 @@ struct Count {
 }
 
 impl Calendar {
+    /// Nothing is counted. The wall clock at `now` may be right, as may be what it is set to later.
+    pub(crate) fn new(now: Now) -> Self {
+        let settings = vec![alignment(now)];
+        Self { counted: BTreeMap::new(), near: Vec::new(), settings, offset: None, in_flight: 0 }
+    }
+
     /// Units held against the fullest window that a request sent at `now` can fall into.
     pub(crate) fn used(&mut self, now: Now, civil: Civil, zone: &TimeZone) -> u64 {
-        let (earliest, latest) = self.reach(now, civil);
-        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
-        self.near.iter().map(|(start, _)| self.units(*start)).max().unwrap_or(0).saturating_add(self.in_flight)
+        self.levels(now, civil, zone).map(|(_, level)| level).max().unwrap_or(self.in_flight)
     }
 
     /// Books units that were counted in the given interval.
@@ -68,8 +81,7 @@ impl Calendar {
         let mut charged: Vec<Timestamp> = Vec::new();
         for (from, to) in when.readings() {
             // What is learned of the provider's clock holds for each reading of ours on its own.
-            let (earliest, latest) = (self.reach(from, civil).0, self.reach(to, civil).1);
-            self.look(shifted(from.wall, earliest), shifted(to.wall, latest), civil, zone);
+            self.look(from, to, civil, zone);
             for (start, _) in &self.near {
                 if charged.contains(start) {
                     continue;
@@ -99,16 +111,24 @@ impl Calendar {
 
     /// When `need` units fit, unless more is sent: the end of the last window near `now` that is too full for them.
     pub(crate) fn relief(&mut self, amount: u64, need: u64, now: Now, civil: Civil, zone: &TimeZone) -> Timestamp {
-        let (earliest, latest) = self.reach(now, civil);
-        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
         let needed = need.saturating_add(self.in_flight);
-        let too_full = self.near.iter().find(|(start, _)| self.units(*start).saturating_add(needed) > amount);
-        too_full.map_or(now.wall, |(_, end)| shifted(*end, earliest.saturating_neg()))
+        let mut relief = now.wall;
+        for (earliest, latest) in self.reaches(now, civil) {
+            let (from, to) = (shifted(now.wall, earliest), shifted(now.wall, latest));
+            let too_full =
+                windows(from, to, civil, zone).find(|(start, _)| self.units(*start).saturating_add(needed) > amount);
+            if let Some((_, end)) = too_full {
+                relief = relief.max(shifted(end, earliest.saturating_neg()));
+            }
+        }
+        relief
     }
 
     /// What is known of the provider's clock from now on.
     pub(crate) fn set_offset(&mut self, offset: Offset) {
         self.offset = Some(offset);
+        // Whatever the wall clock says, the provider's is known from now on.
+        self.settings.clear();
     }
 
     /// What is held against each window that a request sent at `now` can fall into.
@@ -118,8 +138,7 @@ impl Calendar {
         civil: Civil,
         zone: &TimeZone,
     ) -> impl Iterator<Item = (Timestamp, u64)> + '_ {
-        let (earliest, latest) = self.reach(now, civil);
-        self.look(shifted(now.wall, earliest), shifted(now.wall, latest), civil, zone);
+        self.look(now, now, civil, zone);
         self.near.iter().map(|(start, _)| (*start, self.units(*start).saturating_add(self.in_flight)))
     }
 
@@ -128,20 +147,47 @@ impl Calendar {
         self.counted.get(&start).map_or(0, |count| count.units)
     }
 
-    /// By how many microseconds the provider's clock may be ahead of ours: at least and at most.
-    fn reach(&self, now: Now, civil: Civil) -> (i64, i64) {
-        let learned = self.offset.and_then(|offset| offset.at(now));
-        learned.map_or_else(
-            || {
-                let slack = slack_micros(civil);
-                (-slack, slack)
-            },
-            |(earliest, latest)| (earliest.saturating_sub(MARGIN_MICROS), latest.saturating_add(MARGIN_MICROS)),
-        )
+    /// By how many microseconds the provider's clock may be ahead of our wall clock as it stands at `at`: at least and
+    /// at most. Of a clock that was set anew each setting may be the right one.
+    fn reaches(&self, at: Now, civil: Civil) -> impl Iterator<Item = (i64, i64)> + use<> {
+        let learned = self.offset.and_then(|offset| offset.at(at));
+        let learned = learned
+            .map(|(earliest, latest)| (earliest.saturating_sub(MARGIN_MICROS), latest.saturating_add(MARGIN_MICROS)));
+        let (slack, here) = (slack_micros(civil), alignment(at));
+        let assumed = (-slack, slack);
+        let mut others = [None; MOST_SETTINGS];
+        if learned.is_none() {
+            for (other, setting) in others.iter_mut().zip(&self.settings) {
+                let ahead = setting.saturating_sub(here);
+                *other =
+                    (ahead.abs() > STEP_MICROS).then(|| (ahead.saturating_sub(slack), ahead.saturating_add(slack)));
+            }
+        }
+        std::iter::once(learned.unwrap_or(assumed)).chain(others.into_iter().flatten())
     }
 
-    /// Finds the windows that overlap `[from, to]`, with the last answer as a shortcut.
-    fn look(&mut self, from: Timestamp, to: Timestamp, civil: Civil, zone: &TimeZone) {
+    /// Notes how the wall clock is set.
+    fn observe(&mut self, now: Now) {
+        let here = alignment(now);
+        if self.settings.iter().any(|setting| setting.abs_diff(here) <= STEP_MICROS.unsigned_abs()) {
+            return;
+        }
+        if self.settings.len() == MOST_SETTINGS {
+            // The first one is the likeliest to be right, then the latest.
+            self.settings.remove(1);
+        }
+        self.settings.push(here);
+    }
+
+    /// Finds the windows that requests sent or counted between two instants fall into.
+    fn look(&mut self, from: Now, to: Now, civil: Civil, zone: &TimeZone) {
+        self.observe(to);
+        let mut reaches = self.reaches(from, civil);
+        let (Some((earliest, _)), None) = (reaches.next(), reaches.next()) else {
+            return self.look_by_each_setting(from, to, civil, zone);
+        };
+        let latest = self.reaches(to, civil).next().map_or(0, |(_, latest)| latest);
+        let (from, to) = (shifted(from.wall, earliest), shifted(to.wall, latest));
         if let [(start, end)] = self.near[..]
             && start <= from
             && to < end
@@ -149,16 +195,33 @@ impl Calendar {
             return;
         }
         self.near.clear();
-        let mut at = to;
-        loop {
-            let (start, end) = window(at, civil, zone);
-            self.near.push((start, end));
-            if start <= from || self.near.len() >= MOST_NEAR {
-                break;
+        self.near.extend(windows(from, to, civil, zone));
+    }
+
+    fn look_by_each_setting(&mut self, from: Now, to: Now, civil: Civil, zone: &TimeZone) {
+        self.near.clear();
+        for (earliest, latest) in self.reaches(from, civil) {
+            for window in windows(shifted(from.wall, earliest), shifted(to.wall, latest), civil, zone) {
+                if !self.near.contains(&window) {
+                    self.near.push(window);
+                }
             }
-            at = start.before(Duration::from_micros(1));
         }
     }
+}
+
+/// The windows that overlap `[from, to]`, the latest first.
+fn windows(
+    from: Timestamp,
+    to: Timestamp,
+    civil: Civil,
+    zone: &TimeZone,
+) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+    let last = window(to, civil, zone);
+    let before = move |(start, _): &(Timestamp, Timestamp)| {
+        (*start > from).then(|| window(start.before(Duration::from_micros(1)), civil, zone))
+    };
+    std::iter::successors(Some(last), before).take(MOST_NEAR)
 }
 
 fn slack_micros(civil: Civil) -> i64 {

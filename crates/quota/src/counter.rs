@@ -99,7 +99,7 @@ impl Counter {
         match &spec.rule {
             Rule::Rolling(_) => Self::Rolling(Rolling::default()),
             Rule::Bucket(window) => Self::Bucket(Bucket::full(spec.amount.unwrap_or(u64::MAX), *window, now.monotonic)),
-            Rule::Calendar(..) => Self::Calendar(Calendar::default()),
+            Rule::Calendar(..) => Self::Calendar(Calendar::new(now)),
             Rule::Never(grants) => Self::Purse(Purse::unspent(grants.len())),
             Rule::Concurrency => Self::Concurrency(Rolling::default()),
         }

@@ -7,10 +7,9 @@
 //! of the second pin it down to about a round trip.
 //!
 //! What would surprise: one answer alone never overrules what earlier ones agree
-//! on, since dates also come out of caches. And when our own wall clock jumps, what
-//! was learned is not simply thrown away: the monotonic clock tells by how much it
-//! jumped. Only a long jump forward is, because a machine that was suspended looks
-//! just like one whose clock was put forward.
+//! on, since dates also come out of caches. And when our own wall clock is set anew,
+//! what was learned stays true: the monotonic clock, which goes on while the machine
+//! sleeps, tells by how much it was set.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,9 +26,8 @@ const MEMORY: Duration = Duration::from_secs(86_400);
 const PLAUSIBLE_MICROS: i64 = 86_400_000_000;
 /// A sample that tells nothing new is left out while the last one kept is younger than this.
 const FRESH: Duration = Duration::from_secs(10);
-/// The longest jump of our wall clock for which both explanations, a clock put forward and a suspended machine, are
-/// held possible at once. After a longer one, nothing is known until the next answer.
-const AMBIGUOUS_MICROS: i64 = 1_000_000;
+/// An answer under way while our wall clock was set by more than this tells nothing.
+const MOST_SET_MICROS: i64 = 1_000_000;
 
 /// What is known of one provider's clock.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +70,7 @@ impl Skew {
         let waited = received.monotonic.since(sent.monotonic);
         let waited_by_wall = received.wall.as_micros().saturating_sub(sent.wall.as_micros());
         let waited_micros = i64::try_from(waited.as_micros()).unwrap_or(i64::MAX);
-        if waited_by_wall.saturating_sub(waited_micros).abs() > AMBIGUOUS_MICROS {
+        if waited_by_wall.saturating_sub(waited_micros).abs() > MOST_SET_MICROS {
             return false;
         }
         let sent_wall = sent.wall.min(received.wall.before(waited));
@@ -136,7 +134,7 @@ impl Skew {
         true
     }
 
-    /// Forgets samples that are too old, or that a jump of our clock has made worthless.
+    /// Forgets samples that are too old.
     fn forget(&mut self, now: Now) {
         let is_oldest_over = self.samples.front().is_some_and(|oldest| oldest.at(now).is_none());
         let is_worthless = self.offset.is_some_and(|offset| offset.at(now).is_none());
@@ -154,10 +152,7 @@ impl Offset {
     /// `None` where what was learned is worth nothing any more.
     #[must_use]
     pub fn at(&self, now: Now) -> Option<(i64, i64)> {
-        if now.monotonic >= self.forget {
-            return None;
-        }
-        carried(self.earliest_micros, self.latest_micros, self.origin, now)
+        (now.monotonic < self.forget).then(|| carried(self.earliest_micros, self.latest_micros, self.origin, now))
     }
 }
 
@@ -165,10 +160,8 @@ impl Offset {
 
 impl Sample {
     fn at(&self, now: Now) -> Option<(i64, i64)> {
-        if now.monotonic >= self.taken.monotonic.after(MEMORY) {
-            return None;
-        }
-        carried(self.earliest_micros, self.latest_micros, self.taken, now)
+        let is_fresh = now.monotonic < self.taken.monotonic.after(MEMORY);
+        is_fresh.then(|| carried(self.earliest_micros, self.latest_micros, self.taken, now))
     }
 }
 
@@ -182,22 +175,17 @@ fn common(samples: &[Sample], now: Now) -> Option<Offset> {
 }
 
 /// An interval of offsets that was true at `then`, at `now`: wider by the drift of the clocks, and shifted by what our
-/// own wall clock jumped since.
-fn carried(earliest: i64, latest: i64, then: Now, now: Now) -> Option<(i64, i64)> {
+/// own wall clock was set by since.
+fn carried(earliest: i64, latest: i64, then: Now, now: Now) -> (i64, i64) {
     let age = i64::try_from(now.monotonic.since(then.monotonic).as_micros()).unwrap_or(i64::MAX);
     let drift = age / 1_000_000 * DRIFT_PPM + DRIFT_PPM;
     let (earliest, latest) = (earliest.saturating_sub(drift), latest.saturating_add(drift));
-    let jump = alignment(now).saturating_sub(alignment(then));
-    match jump {
-        // Nothing but a hand on the clock takes it back.
-        ..0 => Some((earliest.saturating_sub(jump), latest.saturating_sub(jump))),
-        0..=AMBIGUOUS_MICROS => Some((earliest.saturating_sub(jump), latest)),
-        _ => None,
-    }
+    let set = alignment(now).saturating_sub(alignment(then));
+    (earliest.saturating_sub(set), latest.saturating_sub(set))
 }
 
 /// Where the wall clock stands against the monotonic one.
-fn alignment(now: Now) -> i64 {
+pub(crate) fn alignment(now: Now) -> i64 {
     now.wall.as_micros().saturating_sub(i64::try_from(now.monotonic.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -299,10 +287,9 @@ mod tests {
         // Put back by an hour, the provider is an hour further ahead.
         let (earliest, latest) = offset(&skew, moved(-3_600_000_000)).unwrap();
         assert_eq!((earliest - 3_600_000_000, latest - 3_600_000_000), known);
-        // Half a second ahead: put forward, or suspended for as long.
-        assert_eq!(offset(&skew, moved(500_000)).unwrap(), (known.0 - 500_000, known.1));
-        assert_eq!(offset(&skew, moved(3_600_000_000)), None);
-        // The next answer tells.
+        for micros in [500_000, 3_600_000_000] {
+            assert_eq!(offset(&skew, moved(micros)).unwrap(), (known.0 - micros, known.1 - micros));
+        }
         let now = answers(&mut skew, moved(3_600_000_000), 1, ms(1), ms(80), 250_000 - 3_600_000_000);
         let (earliest, latest) = offset(&skew, now).unwrap();
         assert!(earliest <= 250_000 - 3_600_000_000 && 250_000 - 3_600_000_000 <= latest);

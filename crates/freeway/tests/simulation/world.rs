@@ -32,8 +32,9 @@ pub(crate) struct World {
 struct Inside {
     began: Instant,
     start_wall: i64,
-    /// How long the machine was suspended in all: wall clocks went on, monotonic ones did not.
+    /// How long the machine was suspended in all, and in this life: clocks went on, timers did not.
     suspended: i64,
+    suspended_before: i64,
     /// How much the gateway's wall clock is ahead of the truth.
     wall_error: i64,
     wall_was_wrong: bool,
@@ -66,6 +67,7 @@ impl World {
             began: now,
             start_wall,
             suspended: 0,
+            suspended_before: 0,
             wall_error: 0,
             wall_was_wrong: false,
             life: None,
@@ -104,7 +106,8 @@ impl World {
         self.step(life, "reads the clocks", 0);
         let inside = self.inside();
         let lived = Instant::now().duration_since(inside.life_began);
-        let monotonic = u64::try_from((ORIGIN + lived).as_micros()).unwrap_or(u64::MAX);
+        let slept = u64::try_from(inside.suspended - inside.suspended_before).unwrap_or(0);
+        let monotonic = u64::try_from((ORIGIN + lived).as_micros()).unwrap_or(u64::MAX) + slept;
         let wall = Timestamp::from_micros(inside.truth() + inside.wall_error);
         Now { wall, monotonic: Monotonic::from_micros(monotonic) }
     }
@@ -130,12 +133,7 @@ impl World {
         self.inside().wall_error
     }
 
-    /// Whether the wall clock was ever set, so that windows by the calendar cannot be judged.
-    pub(crate) fn wall_was_wrong(&self) -> bool {
-        self.inside().wall_was_wrong
-    }
-
-    /// Whether a life ended after that, so that the next one could not know how old its ledger's rows are.
+    /// Whether a life ended after the wall clock was set wrong, so that the next one could not know how old its ledger's rows are.
     pub(crate) fn was_killed_wrong(&self) -> bool {
         self.inside().was_killed_wrong
     }
@@ -148,6 +146,7 @@ impl World {
         inside.lives += 1;
         inside.life = Some(inside.lives);
         inside.life_began = Instant::now();
+        inside.suspended_before = inside.suspended;
         inside.death = death;
         inside.streaming = 0;
         let life = inside.lives;

@@ -61,6 +61,7 @@ impl Book {
 
     /// Asks for what the next requests will need: the first block of each window that has begun or is about to.
     pub fn look_ahead(&mut self, now: Now) {
+        self.pass_receipts(now);
         for entry in self.limits.iter_mut().filter(|entry| entry.blocks.is_some()) {
             entry.top_up(now, &mut self.bounds.wanted);
             if matches!(entry.spec.rule, Rule::Calendar(..)) {

@@ -185,13 +185,12 @@ fn step(clocks: Clocks) -> BoxedStrategy<(i64, Step)> {
     let gap = prop_oneof![8 => 0_i64..300_000, 2 => 0_i64..4 * SECOND, 1 => 0_i64..20 * SECOND, 1 => 0..pause];
     let send = flight().prop_map(Step::Send);
     let jump = select(vec![SECOND, 20 * SECOND, HOUR, 25 * HOUR, 365 * 24 * HOUR]);
+    let set = (jump, any::<bool>()).prop_map(|(jump, back)| Step::Set(if back { -jump } else { jump }));
     let step = match clocks {
         Clocks::Quiet => prop_oneof![30 => send, 1 => Just(Step::Crash)].boxed(),
-        Clocks::Learned => prop_oneof![30 => send, 1 => jump.prop_map(|jump| Step::Set(-jump))].boxed(),
-        Clocks::Jumpy => {
-            let set = (jump.clone(), any::<bool>()).prop_map(|(jump, back)| Step::Set(if back { -jump } else { jump }));
-            prop_oneof![30 => send, 2 => set, 1 => jump.prop_map(Step::Suspend), 1 => Just(Step::Crash)].boxed()
-        }
+        Clocks::Learned => prop_oneof![30 => send, 1 => set].boxed(),
+        Clocks::Wrong => prop_oneof![60 => send, 1 => set].boxed(),
+        Clocks::Jumpy => prop_oneof![30 => send, 2 => set, 1 => Just(Step::Crash)].boxed(),
     };
     (gap, step).boxed()
 }
@@ -199,7 +198,7 @@ fn step(clocks: Clocks) -> BoxedStrategy<(i64, Step)> {
 fn script(clocks: Clocks) -> impl Strategy<Value = Script> {
     let skew = match clocks {
         Clocks::Learned => -20 * HOUR..20 * HOUR,
-        Clocks::Quiet | Clocks::Jumpy => -190_000..190_000,
+        Clocks::Quiet | Clocks::Jumpy | Clocks::Wrong => -190_000..190_000,
     };
     select(STARTS.to_vec()).prop_flat_map(move |start| {
         let start = at(start);
@@ -238,7 +237,12 @@ proptest! {
     }
 
     #[test]
-    fn exact_while_clocks_are_set_anew_and_the_machine_sleeps(script in script(Clocks::Jumpy)) {
+    fn exact_while_the_wall_clock_is_set_right(script in script(Clocks::Jumpy)) {
+        check(script)?;
+    }
+
+    #[test]
+    fn exact_while_the_wall_clock_is_set_wrong(script in script(Clocks::Wrong)) {
         check(script)?;
     }
 

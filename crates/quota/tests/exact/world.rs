@@ -27,8 +27,10 @@ pub(crate) struct Row {
 pub(crate) enum Clocks {
     /// They only differ and drift a little.
     Quiet,
-    /// The wall clock is set anew, and the provider's calendar with it; the machine is suspended.
+    /// The wall clock is set right: the provider's calendar goes with it.
     Jumpy,
+    /// The wall clock is set wrong, and nobody says so.
+    Wrong,
     /// The provider's clock is far off and was learned; ours is put back at times.
     Learned,
 }
@@ -51,7 +53,6 @@ pub(crate) enum Step {
     Send(Flight),
     /// Sets the wall clock forward or back.
     Set(i64),
-    Suspend(i64),
     Crash,
 }
 
@@ -116,9 +117,8 @@ pub(crate) struct World {
     indices: Vec<LimitIndex>,
     book: Book,
     skew: Skew,
-    /// True time, and how much of it the monotonic clock slept through.
+    /// True time.
     time: i64,
-    suspended: i64,
     /// How far the wall clock was set forward, and the least that it ever was.
     set: i64,
     least_set: i64,
@@ -150,7 +150,6 @@ impl World {
             specs,
             skew: Skew::default(),
             time: 0,
-            suspended: 0,
             set: 0,
             least_set: 0,
             sent: Vec::new(),
@@ -180,10 +179,6 @@ impl World {
                     self.least_set = self.least_set.min(self.set);
                 }
                 Step::Set(_) => {}
-                Step::Suspend(micros) => {
-                    self.time += micros;
-                    self.suspended += micros;
-                }
                 // What was written by a clock that is ahead of the one before looks older than it is.
                 Step::Crash if self.set == self.least_set => self.crash(),
                 Step::Crash => {}
@@ -207,16 +202,15 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        let awake = self.time - self.suspended;
-        let monotonic = ORIGIN + awake + awake * self.script.drift_ppm / 1_000_000;
-        let drift = if self.script.clocks == Clocks::Learned { monotonic - ORIGIN - awake } else { 0 };
+        let monotonic = ORIGIN + self.time + self.time * self.script.drift_ppm / 1_000_000;
+        let drift = if self.script.clocks == Clocks::Learned { monotonic - ORIGIN - self.time } else { 0 };
         let wall = self.script.start.as_micros() + self.time + self.set + drift;
         Now { wall: Timestamp::from_micros(wall), monotonic: Monotonic::from_micros(u64::try_from(monotonic).unwrap()) }
     }
 
     /// The provider's calendar at a true time.
     fn calendar(&self, time: i64) -> i64 {
-        let set = if self.script.clocks == Clocks::Learned { 0 } else { self.set };
+        let set = if self.script.clocks == Clocks::Jumpy { self.set } else { 0 };
         self.script.start.as_micros() + time + set + self.script.skew_micros
     }
 
@@ -237,11 +231,24 @@ impl World {
                 break;
             }
             entry.remove();
+            self.stay_awake(at);
             self.time = self.time.max(at);
             self.deliver(place / 3, message)?;
         }
+        if !self.messages.is_empty() {
+            self.stay_awake(until);
+        }
         self.time = self.time.max(until);
         self.check_balance()
+    }
+
+    /// The book is looked at every second while something is under way.
+    fn stay_awake(&mut self, until: i64) {
+        while self.time + 1_000_000 < until {
+            self.time += 1_000_000;
+            let now = self.now();
+            self.book.look_ahead(now);
+        }
     }
 
     fn send(&mut self, flight: Flight) -> Result<(), String> {
@@ -306,7 +313,7 @@ impl World {
             };
             // Credits are drawn when the request is taken.
             let at = if matches!(hidden.kind, Kind::Credits(_)) { at.min(receipt).min(sent + 1_999_000) } else { at };
-            let set = if self.script.clocks == Clocks::Learned { 0 } else { self.set };
+            let set = if self.script.clocks == Clocks::Jumpy { self.set } else { 0 };
             let wall = self.script.start.as_micros() + at + set + self.script.skew_micros;
             charges.push(Charge { at, wall, units, until: ended });
         }
