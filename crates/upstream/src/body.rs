@@ -24,6 +24,11 @@ impl Outgoing {
     pub(crate) fn new(body: Bytes, on_written: Box<dyn FnOnce() + Send>) -> Self {
         Self { rest: body, on_written: Some(on_written) }
     }
+
+    /// None at all.
+    pub(crate) fn none() -> Self {
+        Self { rest: Bytes::new(), on_written: None }
+    }
 }
 
 impl Body for Outgoing {

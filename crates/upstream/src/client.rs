@@ -103,7 +103,24 @@ impl Client {
     /// # Errors
     /// When there is no connection, or it breaks before an answer begins.
     pub async fn send(&self, exchange: Exchange) -> Result<Response<AnswerBody>, SendError> {
-        let mut request = self.request(exchange)?;
+        let request = self.request(exchange)?;
+        self.deliver(request).await
+    }
+
+    /// Asks for what is at a path of the origin, and waits for the head of the answer.
+    pub(crate) async fn get(&self, path: &str, key: Option<KeyIndex>) -> Result<Response<AnswerBody>, SendError> {
+        let mut request = Request::new(Outgoing::none());
+        // In origin form, a path never names another host.
+        *request.uri_mut() = path.parse().map_err(|error| SendError::Broken(format!("{path}: {error}")))?;
+        let mut headers = self.headers.clone();
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        self.sign(&mut headers, key)?;
+        *request.headers_mut() = headers;
+        self.deliver(request).await
+    }
+
+    async fn deliver(&self, mut request: Request<Outgoing>) -> Result<Response<AnswerBody>, SendError> {
         loop {
             let idle = self.pool.take();
             let is_fresh = idle.is_none();
@@ -135,13 +152,19 @@ impl Client {
             ACCEPT,
             HeaderValue::from_static(if exchange.stream { "text/event-stream" } else { "application/json" }),
         );
-        if let Some(credential) = exchange.key.and_then(|key| self.credentials.get(key.get())) {
+        self.sign(&mut headers, exchange.key)?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// Adds the header that a key is sent in.
+    fn sign(&self, headers: &mut HeaderMap, key: Option<KeyIndex>) -> Result<(), SendError> {
+        if let Some(credential) = key.and_then(|key| self.credentials.get(key.get())) {
             let unsendable = || SendError::Broken("the key cannot stand in a header".to_owned());
             let (name, value) = credential.clone().ok_or_else(unsendable)?;
             headers.insert(name, value);
         }
-        *request.headers_mut() = headers;
-        Ok(request)
+        Ok(())
     }
 
     /// A path on the origin. There are few, and none is made twice.

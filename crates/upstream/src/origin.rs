@@ -54,6 +54,21 @@ impl Origin {
         })
     }
 
+    /// The path on this origin that an address stands for: a whole address, or a path after the interface's own.
+    /// Nothing for an address elsewhere, since what is sent here goes nowhere else.
+    #[must_use]
+    pub fn path_to(&self, address: &str) -> Option<String> {
+        if address.contains("://") {
+            let there = Self::parse(address).ok()?;
+            let is_here = (there.tls, &there.host, there.port) == (self.tls, &self.host, self.port);
+            return is_here.then_some(there.base_path).filter(|path| path.starts_with('/'));
+        }
+        let path = format!("{}{address}", self.base_path);
+        let is_path = address.starts_with('/') && path.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none());
+        // Two slashes at the beginning would name a host.
+        (is_path && !path.starts_with("//")).then_some(path)
+    }
+
     /// `scheme://host:port`, for messages.
     #[must_use]
     pub fn authority(&self) -> String {
@@ -95,5 +110,30 @@ mod tests {
         {
             assert!(Origin::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_address_elsewhere_has_no_path_here() {
+        let origin = Origin::parse("https://api.example.com/openai/v1").unwrap();
+        let check =
+            |address: &str, path: Option<&str>| assert_eq!(origin.path_to(address).as_deref(), path, "{address}");
+        check("/key", Some("/openai/v1/key"));
+        check("/user/balance?currency=usd", Some("/openai/v1/user/balance?currency=usd"));
+        check("https://api.example.com/account/key", Some("/account/key"));
+        check("https://API.example.com:443/account/key", Some("/account/key"));
+        for elsewhere in [
+            "http://api.example.com/account/key",
+            "https://example.com/account/key",
+            "https://api.example.com:8443/account/key",
+            "https://api.example.com",
+            "key",
+            "/a key",
+            "",
+        ] {
+            check(elsewhere, None);
+        }
+        // Below the interface's own path it is only an odd path; at the root it would name a host.
+        check("//example.com/key", Some("/openai/v1//example.com/key"));
+        assert_eq!(Origin::parse("http://localhost:8080").unwrap().path_to("//example.com/key"), None);
     }
 }

@@ -3,6 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::fetch::FetchError;
 
 /// A provider that is told what to write, byte by byte.
 struct Provider {
@@ -167,4 +168,60 @@ async fn idle_connections_are_closed_after_a_while() {
     // From here on time runs by itself, as fast as everybody waits.
     tokio::time::pause();
     closed(stream).await;
+}
+
+/// Fetches a document, which is answered on a new connection with these bytes. Gives what was asked, too.
+async fn fetch(provider: &Provider, answer: &str) -> (Result<crate::Document, FetchError>, String) {
+    tokio::join!(provider.client.fetch("/v1/key", Some(KeyIndex::FIRST)), async {
+        let mut stream = provider.accept().await;
+        let mut head = [0; 1024];
+        let count = stream.read(&mut head).await.unwrap();
+        // Whoever has read enough of a long answer leaves in its middle.
+        let _ = stream.write_all(answer.as_bytes()).await;
+        String::from_utf8_lossy(&head[..count]).into_owned()
+    })
+}
+
+#[tokio::test]
+async fn a_document_is_fetched_with_the_key_and_no_body() {
+    let provider = Provider::start().await;
+    let (document, head) = fetch(&provider, WHOLE).await;
+    let document = document.unwrap();
+    assert_eq!((document.status, document.body.as_ref()), (200, b"ok".as_slice()));
+    assert!(head.starts_with("GET /v1/key HTTP/1.1\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(head.contains("authorization: Bearer sk-test\r\n") && !head.contains("content-length"), "{head}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let (provider, elsewhere) = (Provider::start().await, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let place = elsewhere.local_addr().unwrap();
+    let answer = format!("HTTP/1.1 302 Found\r\nlocation: http://{place}/key\r\ncontent-length: 0\r\n\r\n");
+    let document = fetch(&provider, &answer).await.0.unwrap();
+    assert_eq!((document.status, document.body.len()), (302, 0));
+    let nobody =
+        tokio::select! { biased; came = elsewhere.accept() => Some(came), () = std::future::ready(()) => None };
+    assert!(nobody.is_none(), "the key went elsewhere");
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_too_late_is_no_document() {
+    let provider = Provider::start().await;
+    let long = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length));
+    assert_eq!(fetch(&provider, &long(64 * 1024)).await.0.unwrap().body.len(), 64 * 1024);
+    assert_eq!(fetch(&provider, &long(64 * 1024 + 1)).await.0.unwrap_err(), FetchError::TooLong);
+    let broken = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbeginning";
+    assert!(matches!(fetch(&provider, broken).await.0, Err(FetchError::Broken(_))));
+    let late = tokio::join!(provider.client.fetch("/v1/key", None), async {
+        let stream = provider.accept().await;
+        // From here on time runs by itself, as fast as everybody waits.
+        tokio::time::pause();
+        closed_after_request(stream).await;
+    });
+    assert_eq!(late.0.unwrap_err(), FetchError::TimedOut);
+}
+
+/// Reads a request without answering, until the other side has closed.
+async fn closed_after_request(mut stream: TcpStream) {
+    while matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {}
 }
