@@ -9,6 +9,7 @@ use crate::bodies::{self, Refusal};
 use crate::examples;
 use crate::headers::{self, Told};
 use crate::limits::Ticket;
+use crate::quota;
 use crate::request::ChatRequest;
 use crate::rules::{Demand, Spend};
 use crate::script::{self, Manner, Step};
@@ -28,6 +29,7 @@ pub(crate) struct Decision {
 pub(crate) fn decide(inner: &Inner, request: &Request, path: &str, model: Option<&str>, ordinal: u64) -> Decision {
     match request.method.as_str() {
         "POST" if path.ends_with("/chat/completions") => chat(inner, request, model, ordinal),
+        "GET" if quota::is_asked(&inner.config.provider, path) => quota(inner, request),
         "GET" if path.ends_with("/models") => models(inner, request),
         _ => refuse(inner, &Refusal::NoRoute, ""),
     }
@@ -134,6 +136,21 @@ fn refuse(inner: &Inner, refusal: &Refusal, model: &str) -> Decision {
         }
     };
     Decision { steps, booked: None, model: String::new(), overrun }
+}
+
+/// How much is left, by the books. Who has no figure to tell has no such route.
+fn quota(inner: &Inner, request: &Request) -> Decision {
+    let fault = lock(&inner.faults).take_of_quota();
+    if let Some(steps) = fault.as_ref().and_then(script::instead) {
+        return Decision { steps, booked: None, model: String::new(), overrun: false };
+    }
+    if !inner.accepts(key(inner, request)) {
+        return refuse(inner, &Refusal::BadKey, "");
+    }
+    let provider = &inner.config.provider;
+    let figures = lock(&inner.book).all_figures(inner.clock.now());
+    let Some(body) = quota::answer(provider, &figures) else { return refuse(inner, &Refusal::NoRoute, "") };
+    Decision { steps: script::whole_json(200, Vec::new(), &body), booked: None, model: String::new(), overrun: false }
 }
 
 fn models(inner: &Inner, request: &Request) -> Decision {

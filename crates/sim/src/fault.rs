@@ -2,7 +2,8 @@
 //!
 //! Faults form a list. A chat request takes the first one that is for its model;
 //! after `times` uses a fault leaves the list. The books are kept all the same: a
-//! request that meets a fault has arrived and counts.
+//! request that meets a fault has arrived and counts. Faults of the quota endpoint
+//! are for it alone.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ pub struct Fault {
     /// For requests of this model only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// For the quota endpoint instead of chat requests. Only what stands in the way of any answer can happen to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quota: bool,
 }
 
 /// What goes wrong.
@@ -137,7 +141,7 @@ impl Fault {
     /// A fault for one request of any model.
     #[must_use]
     pub fn new(kind: FaultKind) -> Self {
-        Self { kind, times: 1, model: None }
+        Self { kind, times: 1, model: None, quota: false }
     }
 
     /// One answer of this status, with an error in OpenAI's shape.
@@ -156,6 +160,12 @@ impl Fault {
     #[must_use]
     pub fn forever(self) -> Self {
         self.times(0)
+    }
+
+    /// The same for the quota endpoint only.
+    #[must_use]
+    pub fn quota(self) -> Self {
+        Self { quota: true, ..self }
     }
 
     /// The same for one model only.
@@ -188,11 +198,21 @@ impl Faults {
 
     /// The fault that a request of this model meets, if it is of the kind wanted.
     pub(crate) fn take(&mut self, model: Option<&str>, comes_first: bool) -> Option<FaultKind> {
-        let meant = |fault: &Fault| fault.model.is_none() || fault.model.as_deref() == model;
+        let meant = |fault: &Fault| !fault.quota && (fault.model.is_none() || fault.model.as_deref() == model);
         let place = self.list.iter().position(meant)?;
         if self.list[place].kind.comes_first() != comes_first {
             return None;
         }
+        self.take_at(place)
+    }
+
+    /// The fault that a request to the quota endpoint meets.
+    pub(crate) fn take_of_quota(&mut self) -> Option<FaultKind> {
+        let place = self.list.iter().position(|fault| fault.quota)?;
+        self.take_at(place)
+    }
+
+    fn take_at(&mut self, place: usize) -> Option<FaultKind> {
         let kind = self.list[place].kind.clone();
         match self.list[place].times {
             0 => {}
@@ -222,6 +242,15 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(faults.take(Some("a"), true), Some(FaultKind::Silence));
         }
+    }
+
+    #[test]
+    fn faults_of_the_quota_endpoint_are_for_it_alone() {
+        let mut faults = Faults::default();
+        faults.set(vec![Fault::status(500).quota(), Fault::new(FaultKind::Reset)]);
+        assert_eq!(faults.take(None, true), Some(FaultKind::Reset));
+        assert!(matches!(faults.take_of_quota(), Some(FaultKind::Status { .. })));
+        assert_eq!((faults.take_of_quota(), faults.take(None, true)), (None, None));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod headers;
 mod limits;
 mod log;
 mod play;
+mod quota;
 mod request;
 mod rules;
 mod schema;

@@ -183,6 +183,20 @@ impl Book {
             .collect()
     }
 
+    /// The state of every limit of the account, as far as its models are known.
+    pub(crate) fn all_figures(&mut self, now: i64) -> Vec<Figure> {
+        let models: Vec<String> = self.rules.keys().cloned().collect();
+        models.iter().flat_map(|model| self.figures(now, model)).collect()
+    }
+
+    /// Takes so much of a limit's use back, as when somebody pays in.
+    pub(crate) fn give_back(&mut self, now: i64, place: usize, units: u64) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.counter.refund(now, now, units);
+            place.enter(now, i64::try_from(units).map_or(i64::MIN, i64::wrapping_neg));
+        }
+    }
+
     /// The state of every counter.
     pub(crate) fn states(&mut self, now: i64) -> Vec<LimitState> {
         self.places

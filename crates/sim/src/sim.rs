@@ -106,6 +106,12 @@ impl Sim {
         self.inner.revoke(key);
     }
 
+    /// Takes back so much of the use of a limit, by its place in [`Sim::limits`] and in its units, as when somebody
+    /// pays in.
+    pub fn give_back(&self, limit: usize, units: u64) {
+        lock(&self.inner.book).give_back(self.inner.clock.now(), limit, units);
+    }
+
     /// How many requests exceeded a limit.
     #[must_use]
     pub fn overruns(&self) -> u64 {
