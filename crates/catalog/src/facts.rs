@@ -49,7 +49,8 @@ pub struct Provider {
     pub other_endpoints: Vec<OtherEndpoint>,
     /// Where the list of models is, after the base URL.
     pub models_path: Option<String>,
-    /// Where what is left can be asked for; a whole address, or a path after the base URL. Not called yet.
+    /// Where what is left can be asked for; a whole address, or a path after the base URL. Only asked at the same origin,
+    /// and only if `quota_reports` say what the answer means.
     pub quota_path: Option<String>,
     /// The wire format spoken there.
     pub dialect: Option<Dialect>,

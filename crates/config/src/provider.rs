@@ -136,6 +136,9 @@ pub(crate) fn resolve(
             headers: facts.headers.clone(),
             header_prefixes: facts.header_prefixes.clone(),
             refusal_reports: facts.refusal_reports.clone(),
+            // What nobody can read is not asked for, and what is elsewhere must not see the key.
+            quota_path: (facts.quota_path.as_deref().filter(|_| !facts.quota_reports.is_empty()))
+                .and_then(|path| origin.path_to(path)),
             quota_reports: facts.quota_reports.clone(),
             unsupported: facts.unsupported.clone(),
             renamed: facts.renamed.clone().into_iter().collect(),

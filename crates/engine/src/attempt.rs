@@ -357,7 +357,8 @@ fn read(
 }
 
 fn fault(case: &str, message: String, remedy: Remedy, domain: Domain) -> Meaning {
-    Meaning { case: case.to_owned(), action: None, remedy, domain, pause: None, message, code: None, param: None }
+    let case = case.to_owned();
+    Meaning { case, action: None, remedy, domain, pause: None, shortage: None, message, code: None, param: None }
 }
 
 fn not_sent(error: &SendError) -> Failure {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use freeway_dialect::ClientError;
 use freeway_quota::PauseScope;
-use freeway_router::{Domain, Meaning, Plan, Reason, Remedy, Scope};
+use freeway_router::{Bar, Domain, Meaning, Plan, Reason, Remedy, Scope};
 use freeway_telemetry::Event;
 use freeway_types::{AccountIndex, DeploymentIndex, FeatureSet, KeyIndex, Now};
 
@@ -14,6 +14,7 @@ use crate::attempt::{Committed, Content, Failure};
 use crate::chance::random;
 use crate::failure::{Last, Obstacle, last_word};
 use crate::job::Job;
+use crate::pausing::Cause;
 use crate::timing::MOST_ATTEMPTS;
 use crate::trace::Trace;
 
@@ -53,6 +54,10 @@ impl<'a> Course<'a> {
     pub(crate) fn new(engine: &'a crate::Engine, job: &'a Job, plan: Plan) -> Self {
         let ahead = plan.order.iter().rev().copied().collect();
         let obstacles = Obstacle::of_plan(&plan);
+        for obstacle in obstacles.iter().filter(|obstacle| matches!(obstacle.reason.bar(), Bar::Quota | Bar::Passing)) {
+            // It would have been asked. Perhaps more is left by now than is known here.
+            engine.want(engine.snapshot.deployment(obstacle.deployment).account);
+        }
         Self {
             engine,
             job,
@@ -139,6 +144,10 @@ impl<'a> Course<'a> {
         let Failure { meaning, status, empty_answer, may_have_worked, counted: failure_is_counted, .. } = failure;
         if !failure_is_counted {
             self.pause(deployment, key, &meaning);
+        }
+        if let Some(shortage) = meaning.shortage {
+            let length = meaning.pause.map_or(Duration::ZERO, |pause| pause.length);
+            self.engine.run_short(account, shortage, self.engine.now().after(length));
         }
         if let Some(answer) = empty_answer {
             self.empty_answer.get_or_insert((deployment, answer));
@@ -227,8 +236,9 @@ impl<'a> Course<'a> {
         };
         // The provider's words may quote this request; a pause is shown to others.
         let why = meaning.case.clone();
+        let cause = Cause { why: &why, inferred: order.inferred, shortage: meaning.shortage };
         for scope in scopes {
-            self.engine.lay_pause(&mut state, scope, order.length, &why, order.inferred);
+            self.engine.lay_pause(&mut state, scope, order.length, cause);
         }
         drop(state);
         if order.length > Duration::from_secs(3) {

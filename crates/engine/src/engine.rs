@@ -17,6 +17,7 @@ use freeway_types::{LimitIndex, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 use tokio::sync::Notify;
 
+use crate::asking::Inquirer;
 use crate::calibration::Calibrated;
 use crate::chance::random;
 use crate::clock::Clock;
@@ -48,7 +49,7 @@ pub struct Setup {
 /// request to request with the one before; requests under way finish on the engine they began on.
 pub struct Engine {
     pub(crate) snapshot: Snapshot,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) clients: Vec<Arc<Client>>,
     pub(crate) scrubber: Scrubber,
     /// The key that each account uses next.
     pub(crate) next_key: Vec<AtomicUsize>,
@@ -58,6 +59,8 @@ pub struct Engine {
     pub(crate) charges_requested: Vec<bool>,
     /// Each account's limits that go by the provider's clock.
     pub(crate) calendars: Vec<Vec<LimitIndex>>,
+    /// Who asks each account's quota endpoint, if it has one.
+    pub(crate) inquirers: Vec<Option<Arc<Inquirer>>>,
     shared: Arc<Shared>,
 }
 
@@ -68,9 +71,11 @@ pub(crate) struct Shared {
     /// Where finished requests are read back from.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
-    closing: Closing,
+    pub(crate) closing: Closing,
     /// The warnings that stand in the log.
     said: Mutex<BTreeSet<String>>,
+    /// Who asks quota endpoints, by account.
+    pub(crate) inquirers: Mutex<BTreeMap<String, Arc<Inquirer>>>,
     /// What was learned about tokens, by deployment.
     calibrated: Mutex<BTreeMap<String, Arc<Calibrated>>>,
     state: Mutex<State>,
@@ -153,6 +158,7 @@ impl Engine {
             clock,
             closing: Closing::default(),
             said: Mutex::default(),
+            inquirers: Mutex::default(),
             calibrated: Mutex::default(),
             state: Mutex::default(),
             secured: Notify::new(),
@@ -175,8 +181,8 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read; nothing is changed then.
     pub fn succeed(&self, setup: Setup) -> Result<Self, StoreError> {
-        let keys = |clients: &[Client], snapshot: &Snapshot| -> BTreeMap<String, Vec<Secret>> {
-            let of = |(account, client): (&Account, &Client)| (account.id.clone(), client.keys().to_vec());
+        let keys = |clients: &[Arc<Client>], snapshot: &Snapshot| -> BTreeMap<String, Vec<Secret>> {
+            let of = |(account, client): (&Account, &Arc<Client>)| (account.id.clone(), client.keys().to_vec());
             snapshot.accounts.iter().zip(clients).map(of).collect()
         };
         let before = keys(&self.clients, &self.snapshot);
@@ -222,8 +228,10 @@ impl Engine {
         let calendars = Self::calendars_of(&snapshot, &state);
         state.tell_clocks(&snapshot, &calendars);
         drop(state);
+        let clients: Vec<Arc<Client>> = clients.into_iter().map(Arc::new).collect();
+        let inquirers = shared.post(&snapshot, &clients);
         let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
-        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, charges_requested, calendars, shared })
+        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, charges_requested, calendars, inquirers, shared })
     }
 
     /// What is configured.
@@ -290,7 +298,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

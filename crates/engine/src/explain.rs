@@ -6,7 +6,7 @@ use freeway_catalog::Confidence;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
-use freeway_quota::{GrantView, Pace, PauseScope, Size};
+use freeway_quota::{GrantView, Pace, Size};
 use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
@@ -232,10 +232,7 @@ impl Engine {
         let now = self.now();
         let state = self.state();
         let reports = state.pauses.iter(now).map(|(scope, until, why)| PauseReport {
-            what: match scope {
-                PauseScope::Key(account, key) => format!("key {} of {account}", key.get() + 1),
-                PauseScope::Deployment(name) | PauseScope::Account(name) => name.clone(),
-            },
+            what: scope.to_string(),
             until: until.wall,
             why: why.to_owned(),
         });

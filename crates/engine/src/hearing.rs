@@ -50,6 +50,7 @@ impl Engine {
     fn listen(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: Option<&Refusal<'_>>) {
         let now = self.now();
         let here = self.snapshot.deployment(attempt.deployment);
+        self.want(here.account);
         let account = &self.snapshot.accounts[here.account.get()];
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let calendars = &self.calendars[here.account.get()];
@@ -90,19 +91,8 @@ impl Engine {
             refused: refusal.map(|_| attempt.demand),
         };
         if state.book.learn(&here.limits, &heard) {
-            self.remember_sizes(&state, &here.limits, now);
+            self.shared().remember_sizes(&state, &here.limits, now);
         }
-    }
-
-    fn remember_sizes(&self, state: &State, limits: &[LimitIndex], now: Now) {
-        let names: Vec<&str> = limits.iter().map(|limit| state.book.spec(*limit).name.as_str()).collect();
-        let row = |(name, size): (&str, freeway_quota::Size)| Learned {
-            kind: KIND.to_owned(),
-            name: name.to_owned(),
-            value: serde_json::to_string(&size).ok(),
-            at: now.wall,
-        };
-        self.shared().recorder.learn(state.book.sizes().filter(|(name, _)| names.contains(name)).map(row).collect());
     }
 
     /// Where each account's limits stand that go by the provider's clock.
@@ -151,6 +141,18 @@ impl State {
 }
 
 impl Shared {
+    /// Writes down what is known of the sizes of these limits.
+    pub(crate) fn remember_sizes(&self, state: &State, limits: &[LimitIndex], now: Now) {
+        let names: Vec<&str> = limits.iter().map(|limit| state.book.spec(*limit).name.as_str()).collect();
+        let row = |(name, size): (&str, freeway_quota::Size)| Learned {
+            kind: KIND.to_owned(),
+            name: name.to_owned(),
+            value: serde_json::to_string(&size).ok(),
+            at: now.wall,
+        };
+        self.recorder.learn(state.book.sizes().filter(|(name, _)| names.contains(name)).map(row).collect());
+    }
+
     /// What an earlier process learned of the sizes of limits. What cannot be read is learned anew.
     pub(crate) fn load_sizes(&self, state: &mut State, now: Now) -> Result<(), freeway_store::StoreError> {
         for row in self.store.learned(KIND)? {

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asking;
 mod attempt;
 mod calibration;
 mod chance;

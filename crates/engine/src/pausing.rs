@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use freeway_quota::PauseScope;
+use freeway_quota::{PauseScope, Shortage};
 use freeway_store::{Learned, StoreError};
 use freeway_types::{DeploymentIndex, KeyIndex, Now, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,18 +24,32 @@ struct Stored {
     until: Timestamp,
     why: String,
     inferred: bool,
+    /// What was used up.
+    #[serde(default)]
+    shortage: Option<Shortage>,
+}
+
+/// Why something is paused.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    /// In one word.
+    pub(crate) why: &'a str,
+    /// Whether nobody stated the length.
+    pub(crate) inferred: bool,
+    /// What was used up, for a pause that a quota endpoint can end.
+    pub(crate) shortage: Option<Shortage>,
 }
 
 impl Engine {
     /// Lays a pause, and writes it down if it is long.
-    pub(crate) fn lay_pause(&self, state: &mut State, scope: PauseScope, length: Duration, why: &str, inferred: bool) {
+    pub(crate) fn lay_pause(&self, state: &mut State, scope: PauseScope, length: Duration, cause: Cause<'_>) {
         let now = self.now();
         let until = now.after(length);
         if length >= REMEMBERED_FROM {
-            let stored = Stored::of(&scope, until.wall, why, inferred);
-            self.remember(&scope, serde_json::to_string(&stored).ok(), now);
+            let stored = Stored::of(&scope, until.wall, cause);
+            self.shared().remember_pause(&scope, serde_json::to_string(&stored).ok(), now);
         }
-        state.pauses.pause(scope, until, why, inferred, now);
+        state.pauses.pause_short(scope, until, cause.why, cause.inferred, cause.shortage, now);
     }
 
     /// A request is on its way to a deployment: if it tries a pause, others wait for what comes of it.
@@ -53,7 +67,7 @@ impl Engine {
         let now = self.now();
         for scope in self.scopes(deployment, key) {
             if state.pauses.lift(&scope, sent) {
-                self.remember(&scope, None, now);
+                self.shared().remember_pause(&scope, None, now);
             }
         }
     }
@@ -64,18 +78,19 @@ impl Engine {
         let of_key = key.map(|key| PauseScope::Key(account.clone(), key));
         [PauseScope::Deployment(here.name.clone()), PauseScope::Account(account)].into_iter().chain(of_key)
     }
+}
 
-    fn remember(&self, scope: &PauseScope, value: Option<String>, now: Now) {
+impl Shared {
+    /// Writes a pause down, or that it is over.
+    pub(crate) fn remember_pause(&self, scope: &PauseScope, value: Option<String>, now: Now) {
         let name = match scope {
             PauseScope::Key(account, key) => format!("key {} of {account}", key.get()),
             PauseScope::Deployment(name) => format!("model {name}"),
             PauseScope::Account(name) => format!("account {name}"),
         };
-        self.shared().recorder.learn(vec![Learned { kind: KIND.to_owned(), name, value, at: now.wall }]);
+        self.recorder.learn(vec![Learned { kind: KIND.to_owned(), name, value, at: now.wall }]);
     }
-}
 
-impl Shared {
     /// Takes over the pauses of an earlier process that are not over.
     pub(crate) fn load_pauses(&self, state: &mut State, now: Now) -> Result<(), StoreError> {
         for row in self.store.learned(KIND)? {
@@ -83,7 +98,8 @@ impl Shared {
             let left = stored.as_ref().map_or(Duration::ZERO, |stored| stored.until.since(now.wall));
             match stored.and_then(|stored| Some((stored.scope()?, stored))) {
                 Some((scope, stored)) if !left.is_zero() => {
-                    state.pauses.pause(scope, now.after(left), &stored.why, stored.inferred, now);
+                    let (until, Stored { why, inferred, shortage, .. }) = (now.after(left), stored);
+                    state.pauses.pause_short(scope, until, &why, inferred, shortage, now);
                 }
                 _ => self.recorder.learn(vec![Learned { value: None, ..row }]),
             }
@@ -93,13 +109,14 @@ impl Shared {
 }
 
 impl Stored {
-    fn of(scope: &PauseScope, until: Timestamp, why: &str, inferred: bool) -> Self {
+    fn of(scope: &PauseScope, until: Timestamp, cause: Cause<'_>) -> Self {
+        let Cause { why, inferred, shortage } = cause;
         let (account, deployment, key) = match scope {
             PauseScope::Key(account, key) => (Some(account.clone()), None, Some(key.get())),
             PauseScope::Deployment(name) => (None, Some(name.clone()), None),
             PauseScope::Account(account) => (Some(account.clone()), None, None),
         };
-        Self { account, deployment, key, until, why: why.to_owned(), inferred }
+        Self { account, deployment, key, until, why: why.to_owned(), inferred, shortage }
     }
 
     fn scope(&self) -> Option<PauseScope> {

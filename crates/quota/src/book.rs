@@ -16,7 +16,7 @@ mod learning;
 mod securing;
 mod viewing;
 
-pub use learning::Heard;
+pub use learning::{Asked, Heard};
 pub use viewing::LimitView;
 
 use securing::Bounds;

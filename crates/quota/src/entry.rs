@@ -79,6 +79,32 @@ impl Entry {
         amount(self.evidence.size()) != amount(before)
     }
 
+    /// Takes in what a quota endpoint says that was asked at `asked`, when we counted or held `own`.
+    ///
+    /// Such an answer may be older than it looks: providers keep it for a minute. What others use is therefore only
+    /// known to lie between two bounds. It is at least what the provider counts beyond all that is ours by now, and at
+    /// most what it counts beyond those charges of ours that are so old that it must have seen them.
+    pub(crate) fn learn_answer(&mut self, report: &Report, asked: Now, own: u64, now: Now) -> bool {
+        self.counter.advance(&self.spec, now);
+        let before = self.evidence.size();
+        if let Some(amount) = report.amount {
+            self.evidence.told(amount, report.source, false, now);
+            self.resize(now);
+        }
+        let size = report.amount.filter(|amount| *amount > 0).or(self.spec.amount);
+        if let (Some(size), Some(left)) = (size, report.left)
+            && left <= size
+        {
+            let own_now = self.own(now);
+            let lately = self.recent.pace(now.monotonic).map_or(0, |pace| pace.units);
+            let seen = own.min(own_now).saturating_sub(self.counter.in_flight()).saturating_sub(lately);
+            self.evidence.counted_within(&self.spec, size - left, (seen, own.max(own_now)), asked, report.returns, now);
+        }
+        self.resize(now);
+        let amount = |size: Option<Size>| size.map(|size| (size.amount, size.source));
+        amount(self.evidence.size()) != amount(before)
+    }
+
     /// Takes in that the provider refused for want of this.
     pub(crate) fn refuse(&mut self, demand: &Demand, returns: Option<Duration>, now: Now) -> bool {
         let own = self.own(now).saturating_sub(demand.amount(&self.spec));

@@ -8,10 +8,12 @@
 use std::time::Duration;
 
 use freeway_types::{Monotonic, Now, Timestamp};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::civil::window;
 use crate::report::ReportSource;
-use crate::spec::{LimitSpec, Rule};
+use crate::spec::{Civil, LimitSpec, Rule};
 
 /// After so long without a word, a size that was learned is not held against what was declared any more.
 const SIZE_HOLDS: Duration = Duration::from_secs(86_400);
@@ -23,6 +25,9 @@ const CLEAN_WINDOWS: u32 = 3;
 const NEARLY: u64 = 95;
 /// A size that was refused at twice within this time is not tried again before it has passed.
 const NOT_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// The most that a provider's clock is taken to be behind ours where what others use ends with a civil window.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// What is known of one limit beyond what was declared.
 #[derive(Clone, Debug, Default)]
@@ -146,6 +151,35 @@ impl Evidence {
         }
     }
 
+    /// An endpoint that was asked at `asked` counts `theirs`, of which between `own.0` and `own.1` are ours. What is
+    /// known of others' use is moved no further than into those bounds, and down only by the newest word.
+    pub(crate) fn counted_within(
+        &mut self,
+        spec: &LimitSpec,
+        theirs: u64,
+        own: (u64, u64),
+        asked: Now,
+        returns: Option<Duration>,
+        now: Now,
+    ) {
+        let (least, most) = (theirs.saturating_sub(own.1), theirs.saturating_sub(own.0));
+        let known = self.foreign(spec, now);
+        let is_newer = self.heard.is_none_or(|heard| asked.monotonic >= heard);
+        if is_newer {
+            self.heard = Some(now.monotonic);
+        }
+        let units = if is_newer { known.clamp(least, most) } else { known.max(least) };
+        if units == known {
+            return;
+        }
+        let length = returns.filter(|_| !matches!(spec.rule, Rule::Bucket(_))).or_else(|| match &spec.rule {
+            Rule::Calendar(civil, zone) => Some(rest(*civil, zone, now)),
+            _ => spec.length(),
+        });
+        let until = length.map(|length| now.monotonic.after(length));
+        self.foreign = (units > 0).then_some(Foreign { units, since: now.monotonic, until });
+    }
+
     /// Units that others use.
     pub(crate) fn foreign(&self, spec: &LimitSpec, now: Now) -> u64 {
         let Some(foreign) = self.foreign else { return 0 };
@@ -232,6 +266,13 @@ impl Evidence {
     fn was_refused_lately(&self, now: Now) -> bool {
         self.watched.refused_at.is_some_and(|at| now.monotonic.since(at) < NOT_AGAIN)
     }
+}
+
+/// How long a civil window lasts from now on, by a provider's clock that may be a little behind. An endpoint says how a
+/// window stands and not when it ends; held for a whole window more, an account that others have used up would be
+/// neither used nor asked about again long after it is back.
+fn rest(civil: Civil, zone: &TimeZone, now: Now) -> Duration {
+    window(now.wall, civil, zone).1.since(now.wall) + BEHIND
 }
 
 impl Size {

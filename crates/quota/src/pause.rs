@@ -4,9 +4,13 @@
 //! longer one early.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use freeway_types::{KeyIndex, Monotonic, Now};
+
+use crate::inquiry::Shortage;
+use crate::report::Report;
 
 /// What a pause holds back, by the names of the configuration: a pause outlives an edit of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +21,15 @@ pub enum PauseScope {
     Deployment(String),
     /// The whole account.
     Account(String),
+}
+
+impl fmt::Display for PauseScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(account, key) => write!(f, "key {} of {account}", key.get() + 1),
+            Self::Deployment(name) | Self::Account(name) => f.write_str(name),
+        }
+    }
 }
 
 /// All pauses in force.
@@ -30,6 +43,8 @@ struct Pause {
     laid: Monotonic,
     until: Now,
     reason: Box<str>,
+    /// What was used up, for a pause that ends when there is some of it again.
+    shortage: Option<Shortage>,
     /// When the next request may try whether it still holds; `None` where nobody should.
     probe: Option<Probe>,
 }
@@ -50,6 +65,19 @@ impl Pauses {
     /// Holds something back until an instant, and says why. An earlier pause that lasts longer stands. `inferred` says
     /// that nobody stated the length: then single requests try whether it still holds, if it is long.
     pub fn pause(&mut self, scope: PauseScope, until: Now, reason: &str, inferred: bool, now: Now) {
+        self.pause_short(scope, until, reason, inferred, None, now);
+    }
+
+    /// The same, of something that is held back because this is used up: see [`Self::lift_short`].
+    pub fn pause_short(
+        &mut self,
+        scope: PauseScope,
+        until: Now,
+        reason: &str,
+        inferred: bool,
+        shortage: Option<Shortage>,
+        now: Now,
+    ) {
         let length = until.monotonic.since(now.monotonic);
         let every = PROBED_EVERY.max(length / 50);
         let probe = (inferred && length > PROBED_FROM).then(|| Probe { every, next: now.monotonic.after(every) });
@@ -61,7 +89,8 @@ impl Pauses {
                 }
             }
             _ => {
-                self.until.insert(scope, Pause { laid: now.monotonic, until, reason: reason.into(), probe });
+                let laid = now.monotonic;
+                self.until.insert(scope, Pause { laid, until, reason: reason.into(), shortage, probe });
             }
         }
     }
@@ -86,6 +115,40 @@ impl Pauses {
     pub fn lift(&mut self, scope: &PauseScope, sent: Now) -> bool {
         let tried = |pause: &Pause| pause.probe.is_some() && sent.monotonic > pause.laid;
         self.until.get(scope).is_some_and(tried) && self.until.remove(scope).is_some()
+    }
+
+    /// A quota endpoint that was asked at `asked` with one of an account's keys says that this is left. Ends the pauses
+    /// of the account, of its models and of that key that were laid before, for want of what there is again; gives
+    /// them.
+    pub fn lift_short(
+        &mut self,
+        account: &str,
+        key: Option<KeyIndex>,
+        asked: Now,
+        reports: &[Report],
+    ) -> Vec<(PauseScope, Box<str>)> {
+        let is_its = |scope: &PauseScope| match scope {
+            PauseScope::Account(name) => name == account,
+            PauseScope::Deployment(name) => name.strip_prefix(account).is_some_and(|model| model.starts_with('/')),
+            PauseScope::Key(owner, paused) => owner == account && Some(*paused) == key,
+        };
+        let is_over = |(scope, pause): &(&PauseScope, &Pause)| {
+            let is_back = pause.shortage.is_some_and(|shortage| shortage.is_over(reports));
+            is_back && is_its(scope) && pause.laid <= asked.monotonic
+        };
+        let over: Vec<PauseScope> = self.until.iter().filter(is_over).map(|(scope, _)| scope.clone()).collect();
+        over.into_iter().filter_map(|scope| Some((scope.clone(), self.until.remove(&scope)?.reason))).collect()
+    }
+
+    /// The key of an account that is held back for want of something, if one is.
+    #[must_use]
+    pub fn short_key(&self, account: &str, now: Now) -> Option<KeyIndex> {
+        self.until.iter().find_map(|(scope, pause)| match scope {
+            PauseScope::Key(owner, key) if owner == account && pause.shortage.is_some() => {
+                (pause.until.monotonic > now.monotonic).then_some(*key)
+            }
+            _ => None,
+        })
     }
 
     /// Whether nothing was ever paused.
@@ -146,6 +209,36 @@ mod tests {
         assert!(!pauses.lift(&account(), after(0)), "this was sent before");
         assert!(pauses.lift(&account(), after(80)));
         assert!(pauses.get(&account(), after(80)).is_none());
+    }
+
+    #[test]
+    fn a_pause_for_want_of_credit_ends_when_there_is_some_again() {
+        use crate::report::{ReportScope, ReportSource, ReportWindow};
+        let blank = Report::blank(
+            freeway_types::Metric::Usd,
+            ReportWindow::Never,
+            ReportScope::Account,
+            ReportSource::Endpoint,
+        );
+        let says = |left| [Report { left: Some(left), ..blank }];
+        let model = |name: &str| PauseScope::Deployment(name.to_owned());
+        let mut pauses = Pauses::default();
+        let mut short = |scope, shortage| pauses.pause_short(scope, after(99), "it is empty", true, shortage, after(1));
+        short(account(), Some(Shortage::Credit));
+        short(model("lab/small"), Some(Shortage::Credit));
+        short(model("lab/daily"), Some(Shortage::Quota));
+        short(model("lab/slow"), None);
+        short(model("laboratory/small"), Some(Shortage::Credit));
+        short(PauseScope::Key("lab".to_owned(), KeyIndex::new(1)), Some(Shortage::Credit));
+        assert_eq!(pauses.short_key("lab", after(2)), Some(KeyIndex::new(1)));
+        assert!(pauses.lift_short("lab", None, after(2), &says(0)).is_empty(), "there is nothing");
+        assert!(pauses.lift_short("lab", None, after(0), &says(1)).is_empty(), "it was asked before the refusal");
+        let key = KeyIndex::new(0);
+        let lifted = pauses.lift_short("lab", Some(key), after(2), &says(1));
+        let lifted: Vec<PauseScope> = lifted.into_iter().map(|(scope, _)| scope).collect();
+        assert_eq!(lifted, [model("lab/small"), account()], "another key's own limit is another one");
+        assert_eq!(pauses.iter(after(2)).count(), 4);
+        assert_eq!(pauses.lift_short("lab", Some(KeyIndex::new(1)), after(2), &says(1)).len(), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use freeway_catalog::{Action, ErrorRule, Match, Pause, RateHeaderSays, window_seconds};
 use freeway_dialect::UpstreamError;
-use freeway_quota::{duration_in, parse_duration, parse_retry_after, parse_retry_after_ms};
+use freeway_quota::{Shortage, duration_in, parse_duration, parse_retry_after, parse_retry_after_ms};
 use freeway_types::Timestamp;
 use jiff::ToSpan;
 use serde_json::Value;
@@ -43,6 +43,8 @@ pub struct Meaning {
     pub domain: Domain,
     /// What to leave alone, and for how long.
     pub pause: Option<PauseOrder>,
+    /// What is used up, where that lasts longer than a moment: a quota endpoint can tell when it is back.
+    pub shortage: Option<Shortage>,
     /// The provider's own words, not yet scrubbed.
     pub message: String,
     /// The provider's own code and field, for a refusal that goes back to the client.
@@ -235,7 +237,16 @@ impl<'a> Seen<'a> {
             Action::FailoverLarger => (Remedy::Larger, Domain::Deployment, None),
             Action::ReturnClient => (Remedy::Nobody, Domain::Deployment, None),
         };
-        Meaning { action: Some(rule.action), ..self.meaning(&rule.case, remedy, domain, pause) }
+        // A credit is back when somebody pays; what is back by itself says when.
+        let is_bill = self.refusal.status == 402 || rule.until.iter().any(|hint| hint == "operator");
+        let is_long = hint.is_some_and(|(_, hint)| hint.starts_with("day:") || hint.starts_with("month:"));
+        let shortage = match rule.action {
+            Action::Exhaust if is_bill => Some(Shortage::Credit),
+            Action::Exhaust => Some(Shortage::Quota),
+            Action::Cooldown if is_long => Some(Shortage::Quota),
+            _ => None,
+        };
+        Meaning { action: Some(rule.action), shortage, ..self.meaning(&rule.case, remedy, domain, pause) }
     }
 
     fn by_status(&self) -> Meaning {
@@ -275,7 +286,8 @@ impl<'a> Seen<'a> {
             200..=299 => ("error_in_answer", Remedy::SameAgain(self.again_after()), Domain::Deployment, None),
             _ => ("unexpected_status", Remedy::Another, Domain::Deployment, None),
         };
-        self.meaning(case, remedy, domain, pause)
+        let shortage = (self.refusal.status == 402).then_some(Shortage::Credit);
+        Meaning { shortage, ..self.meaning(case, remedy, domain, pause) }
     }
 
     fn meaning(&self, case: &str, remedy: Remedy, domain: Domain, pause: Option<PauseOrder>) -> Meaning {
@@ -285,6 +297,7 @@ impl<'a> Seen<'a> {
             remedy,
             domain,
             pause,
+            shortage: None,
             message: String::new(),
             code: self.error.code.clone(),
             param: self.error.param.clone(),

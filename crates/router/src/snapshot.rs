@@ -55,6 +55,8 @@ pub struct Account {
     pub header_prefixes: Vec<String>,
     /// What its refusals say in their bodies of the limit that is used up.
     pub refusal_reports: Vec<BodyReport>,
+    /// The path of its quota endpoint on the account's own origin, where that is known and tells of limits.
+    pub quota_path: Option<String>,
     /// What its quota endpoint says of limits.
     pub quota_reports: Vec<BodyReport>,
     /// Request fields it is known not to take.

@@ -64,6 +64,24 @@ pub enum Event<'a> {
         /// Why.
         why: &'a str,
     },
+    /// A pause ended before its time.
+    Resumed {
+        /// What was left alone.
+        what: &'a str,
+        /// Why it was.
+        why: &'a str,
+    },
+    /// A provider was asked how much is left of an account.
+    QuotaAsked {
+        /// Of which account.
+        account: &'a str,
+        /// `answered`, or `failed`: then nothing was changed.
+        outcome: &'a str,
+        /// How many limits the answer told of.
+        limits: usize,
+        /// Why there was no answer.
+        error: Option<&'a str>,
+    },
     /// An event of a stream could not be read and was left out.
     MalformedEvent {
         /// At which account.
@@ -136,6 +154,8 @@ impl Event<'_> {
             Self::RequestEnded { .. } => "request_ended",
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::Paused { .. } => "paused",
+            Self::Resumed { .. } => "resumed",
+            Self::QuotaAsked { .. } => "quota_asked",
             Self::MalformedEvent { .. } => "malformed_event",
             Self::TurnedAway { .. } => "turned_away",
             Self::LedgerFailed { .. } => "ledger_failed",
@@ -153,7 +173,11 @@ impl Event<'_> {
     pub const fn level(&self) -> Level {
         match self {
             Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
-            Self::Listening { .. } | Self::Reloaded { .. } | Self::Stopping => Level::Info,
+            Self::Listening { .. }
+            | Self::Reloaded { .. }
+            | Self::Resumed { .. }
+            | Self::QuotaAsked { .. }
+            | Self::Stopping => Level::Info,
             Self::Paused { .. }
             | Self::PowerLost { .. }
             | Self::MalformedEvent { .. }
@@ -180,6 +204,11 @@ impl Event<'_> {
                 )
             }
             Self::Paused { what, seconds, why } => format!("what={what:?} seconds={seconds} why={why:?}"),
+            Self::Resumed { what, why } => format!("what={what:?} why={why:?}"),
+            Self::QuotaAsked { account, outcome, limits, error } => {
+                let error = error.map(|error| format!(" error={error:?}")).unwrap_or_default();
+                format!("account={account:?} outcome={outcome} limits={limits}{error}")
+            }
             Self::MalformedEvent { account } => format!("account={account:?}"),
             Self::TurnedAway { reason } => format!("reason={reason}"),
             Self::LedgerFailed { error } => format!("error={error:?}"),
@@ -201,6 +230,9 @@ impl Event<'_> {
                 metrics.add(names::TOKENS, &[("account", account), ("type", "input")], usage.input);
                 metrics.add(names::TOKENS, &[("account", account), ("type", "output")], usage.output);
             }
+            Self::QuotaAsked { account, outcome, .. } => {
+                metrics.add(names::QUOTA_ASKS, &[("account", account), ("outcome", outcome)], 1);
+            }
             Self::MalformedEvent { account } => metrics.add(names::MALFORMED_EVENTS, &[("account", account)], 1),
             Self::TurnedAway { reason } => metrics.add(names::TURNED_AWAY, &[("reason", reason)], 1),
             Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
@@ -209,6 +241,7 @@ impl Event<'_> {
             Self::Listening { .. }
             | Self::Paused { .. }
             | Self::PowerLost { .. }
+            | Self::Resumed { .. }
             | Self::RouteAtRisk { .. }
             | Self::CreditEnding { .. }
             | Self::Stopping => {}

@@ -7,6 +7,8 @@ pub const REQUESTS: &str = "freeway_requests_total";
 pub const ATTEMPTS: &str = "freeway_attempts_total";
 /// Tokens used, by account and direction (`gen_ai.client.token.usage`).
 pub const TOKENS: &str = "gen_ai_client_token_usage_total";
+/// Questions to providers' quota endpoints, by account and outcome.
+pub const QUOTA_ASKS: &str = "freeway_quota_asks_total";
 /// Malformed events left out of streams, by account.
 pub const MALFORMED_EVENTS: &str = "freeway_malformed_events_total";
 /// Requests turned away before admission, by reason.

@@ -104,7 +104,7 @@ impl Process {
 }
 
 /// What `assemble` of the program makes of a configuration, as far as the engine goes.
-fn setup(loaded: &Loaded, resolver: &Resolver) -> Setup {
+pub(crate) fn setup(loaded: &Loaded, resolver: &Resolver) -> Setup {
     let Loaded { snapshot, endpoints, limits, .. } = loaded;
     let secrets = endpoints.iter().flat_map(|endpoint| endpoint.keys.clone()).collect();
     let clients = endpoints.iter().cloned().map(|endpoint| {

@@ -20,7 +20,47 @@ pub struct Heard<'a> {
     pub refused: Option<&'a Demand>,
 }
 
+/// How limits stood when a quota endpoint was asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    at: Now,
+    /// What we counted or held of each limit.
+    own: Vec<(LimitIndex, u64)>,
+}
+
+impl Asked {
+    /// When that was.
+    #[must_use]
+    pub const fn at(&self) -> Now {
+        self.at
+    }
+}
+
 impl Book {
+    /// A quota endpoint is about to be asked: notes how the limits stand of which it may speak.
+    pub fn ask(&mut self, limits: &[LimitIndex], now: Now) -> Asked {
+        self.pass_receipts(now);
+        let own = |limit: &LimitIndex| {
+            let entry = &mut self.limits[limit.get()];
+            entry.counter.advance(&entry.spec, now);
+            (*limit, entry.own(now))
+        };
+        Asked { at: now, own: limits.iter().map(own).collect() }
+    }
+
+    /// Learns from the answer of a quota endpoint. Gives whether something is known now that should be remembered.
+    pub fn learn_answer(&mut self, asked: &Asked, reports: &[Report], now: Now) -> bool {
+        self.pass_receipts(now);
+        let limits: Vec<LimitIndex> = asked.own.iter().map(|(limit, _)| *limit).collect();
+        let mut changed = false;
+        for report in reports {
+            let Some(limit) = self.spoken_of(&limits, report) else { continue };
+            let own = asked.own.iter().find(|(known, _)| *known == limit).map_or(0, |(_, own)| *own);
+            changed |= self.limits[limit.get()].learn_answer(report, asked.at, own, now);
+        }
+        changed
+    }
+
     /// Learns from what came back. Gives whether something is known now that should be remembered.
     pub fn learn(&mut self, limits: &[LimitIndex], heard: &Heard<'_>) -> bool {
         self.pass_receipts(heard.now);
@@ -59,8 +99,13 @@ impl Book {
     /// The limit that a report speaks of, if that is clear.
     fn spoken_of(&self, limits: &[LimitIndex], report: &Report) -> Option<LimitIndex> {
         let spec = |limit: &LimitIndex| &self.limits[limit.get()].spec;
+        // An endpoint answers for an account. Of a limit of one model it speaks only if it says so.
+        let can_mean = |limit: &LimitIndex| {
+            let is_wider = report.source == ReportSource::Endpoint && report.scope == ReportScope::Account;
+            !(is_wider && spec(limit).of_model)
+        };
         let mut found: Vec<LimitIndex> =
-            limits.iter().copied().filter(|limit| spec(limit).is_spoken_of(report)).collect();
+            limits.iter().copied().filter(|limit| spec(limit).is_spoken_of(report) && can_mean(limit)).collect();
         let narrowings: [&dyn Fn(&LimitIndex) -> bool; 2] = [
             &|limit| {
                 report.scope == ReportScope::Unknown || (report.scope == ReportScope::Model) == spec(limit).of_model

@@ -25,6 +25,7 @@ fn account(provider: &str) -> Account {
         headers: facts.headers,
         header_prefixes: facts.header_prefixes,
         refusal_reports: facts.refusal_reports,
+        quota_path: None,
         quota_reports: facts.quota_reports,
         unsupported: facts.unsupported,
         renamed: facts.renamed.into_iter().collect(),

@@ -25,6 +25,7 @@ fn account(facts: &Provider) -> Account {
         headers: facts.headers.clone(),
         header_prefixes: facts.header_prefixes.clone(),
         refusal_reports: facts.refusal_reports.clone(),
+        quota_path: None,
         quota_reports: facts.quota_reports.clone(),
         unsupported: Vec::new(),
         renamed: Vec::new(),

@@ -239,3 +239,79 @@ proptest! {
         }
     }
 }
+
+/// Fifty requests a day, of an account. The day began with [`start`].
+fn day() -> Book {
+    let limit = toml::from_str("metric = \"requests\"\nwindow = \"day\"\namount = 50\nreset = \"calendar\"").unwrap();
+    Book::new(vec![LimitSpec::read("lab", &limit).unwrap()], start())
+}
+
+/// What an endpoint says of the day.
+fn told(left: u64) -> Report {
+    let window = ReportWindow::Length(Duration::from_secs(86_400));
+    let blank = Report::blank(Metric::Requests, window, ReportScope::Account, ReportSource::Endpoint);
+    Report { amount: Some(50), left: Some(left), ..blank }
+}
+
+/// Asks the endpoint at one second; the answer comes at another.
+fn inquire(book: &mut Book, asked: u64, answered: u64, left: u64) -> (u64, u64) {
+    let asked = book.ask(&ONE, at(asked));
+    book.learn_answer(&asked, &[told(left)], at(answered));
+    let view = view(book, answered);
+    (view.foreign, view.left)
+}
+
+fn send(book: &mut Book, second: u64) {
+    hear(book, second, second, &[]);
+}
+
+#[test]
+fn an_endpoint_shows_what_others_use_until_the_day_ends() {
+    assert_eq!(start().wall.as_micros() % 86_400_000_000, 8 * 3_600_000_000, "eight in the morning");
+    let mut book = day();
+    send(&mut book, 0);
+    assert_eq!(inquire(&mut book, 10, 11, 38), (11, 38), "twelve are used, and one of them is ours");
+    assert_eq!(left(&mut book, 16 * 3_600 - 10), 38);
+    assert_eq!(left(&mut book, 16 * 3_600 + 10), 50, "a new day");
+    assert_eq!(
+        view(&mut book, 11).provenance,
+        crate::Provenance::Learned(Size { amount: 50, source: Some(ReportSource::Endpoint), at: at(11).wall })
+    );
+}
+
+#[test]
+fn what_is_sent_while_an_endpoint_answers_is_not_taken_for_others() {
+    let mut book = day();
+    let asked = book.ask(&ONE, at(0));
+    (0..5).for_each(|_| send(&mut book, 1));
+    let flying = book.reserve(at(1), &ONE, &Demand::default()).unwrap();
+    // It may have counted all six by then, or none.
+    book.learn_answer(&asked, &[told(44)], at(2));
+    assert_eq!((view(&mut book, 2).foreign, left(&mut book, 2)), (0, 44));
+    book.release(flying);
+}
+
+#[test]
+fn an_endpoint_that_answers_from_a_minute_ago_gives_nothing_back() {
+    let mut book = day();
+    assert_eq!(inquire(&mut book, 0, 1, 45), (5, 45));
+    (0..4).for_each(|_| send(&mut book, 30));
+    // It has not seen our four: that the others still use five cannot be told from their using one.
+    assert_eq!(inquire(&mut book, 40, 41, 45), (5, 41));
+    // It has: nothing new.
+    assert_eq!(inquire(&mut book, 50, 51, 41), (5, 41));
+    // Half an hour later our four are surely in its count, and what others gave back is believed.
+    assert_eq!(inquire(&mut book, 1_850, 1_851, 44), (2, 44));
+    assert_eq!(inquire(&mut book, 1_900, 1_901, 30), (16, 30), "what is less is believed at once");
+}
+
+#[test]
+fn an_endpoint_speaks_of_the_account_and_not_of_a_model_alone() {
+    let mut book = Book::new(
+        vec![spec("metric = \"requests\"\nwindow = \"day\"\namount = 1000\nreset = \"calendar\"", false)],
+        start(),
+    );
+    let asked = book.ask(&ONE, at(0));
+    book.learn_answer(&asked, &[told(0)], at(1));
+    assert_eq!(left(&mut book, 1), 1_000);
+}
