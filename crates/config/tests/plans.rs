@@ -79,7 +79,7 @@ struct Moment {
 }
 
 impl Live for Moment {
-    fn fit(&mut self, deployment: &Deployment, _: &Demand) -> Fit {
+    fn fit(&mut self, _: DeploymentIndex, deployment: &Deployment, _: &Demand) -> Fit {
         if self.blocked.contains(&deployment.name.as_str()) {
             return Fit::Blocked(Blocked { limit: LimitIndex::FIRST, until: Some(Now::default()), too_large: false });
         }

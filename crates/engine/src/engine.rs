@@ -9,7 +9,7 @@ use bytes::Bytes;
 use freeway_catalog::Charges;
 use freeway_dialect::ClientError;
 use freeway_policy::Caller;
-use freeway_quota::{Actual, COUNT_LAG, LimitSpec, ReservationId, Rule};
+use freeway_quota::{Actual, COUNT_LAG, LimitSpec, ReservationId, Rule, Target};
 use freeway_router::{Account, Deployment, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
@@ -57,6 +57,8 @@ pub struct Engine {
     pub(crate) calibrated: Vec<Arc<Calibrated>>,
     /// Whether a limit of each deployment charges what was asked for.
     pub(crate) charges_requested: Vec<bool>,
+    /// Each deployment as the book knows it, with the limits that its answers have shown.
+    pub(crate) targets: Vec<Target>,
     /// Each account's limits that go by the provider's clock.
     pub(crate) calendars: Vec<Vec<LimitIndex>>,
     /// Who asks each account's quota endpoint, if it has one.
@@ -167,8 +169,9 @@ impl Engine {
         shared.load_learned()?;
         let legacy = shared.inherit_bounds()?;
         let engine = Self::on(Arc::new(shared), setup)?;
-        engine.begin_bounds(&legacy)?;
         let now = engine.now();
+        engine.load_shown(now)?;
+        engine.begin_bounds(&legacy)?;
         engine.shared().load_sizes(&mut engine.state(), now)?;
         engine.shared().load_pauses(&mut engine.state(), now)?;
         Ok(engine)
@@ -225,13 +228,29 @@ impl Engine {
         }
         let usable = snapshot.deployments.iter().filter(|deployment| deployment.off.is_none());
         state.in_force = usable.map(|deployment| deployment.name.clone()).collect();
+        let enlist = |deployment: &Deployment| {
+            let account = &snapshot.accounts[deployment.account.get()].id;
+            state.book.enlist(&deployment.name, account, &deployment.limits)
+        };
+        let targets = snapshot.deployments.iter().map(enlist).collect();
         let calendars = Self::calendars_of(&snapshot, &state);
         state.tell_clocks(&snapshot, &calendars);
         drop(state);
         let clients: Vec<Arc<Client>> = clients.into_iter().map(Arc::new).collect();
         let inquirers = shared.post(&snapshot, &clients);
         let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
-        Ok(Self { snapshot, clients, scrubber, next_key, calibrated, charges_requested, calendars, inquirers, shared })
+        Ok(Self {
+            snapshot,
+            clients,
+            scrubber,
+            next_key,
+            calibrated,
+            charges_requested,
+            targets,
+            calendars,
+            inquirers,
+            shared,
+        })
     }
 
     /// What is configured.
@@ -368,7 +387,10 @@ impl Shared {
     }
 
     /// What was spent that these limits still count.
-    fn spent_before<'a>(&self, limits: impl Iterator<Item = &'a LimitSpec>) -> Result<Vec<Spent>, StoreError> {
+    pub(crate) fn spent_before<'a>(
+        &self,
+        limits: impl Iterator<Item = &'a LimitSpec>,
+    ) -> Result<Vec<Spent>, StoreError> {
         let limits: Vec<&LimitSpec> = limits.collect();
         if limits.is_empty() {
             return Ok(Vec::new());

@@ -6,7 +6,7 @@ use freeway_catalog::Confidence;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
-use freeway_quota::{GrantView, Pace, Size};
+use freeway_quota::{GrantView, LimitView, Pace, Size};
 use freeway_router::{Learned, Plan, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ pub struct LimitReport {
     pub declared: Option<u64>,
     /// Whether that is the user's own word; else it is the facts'.
     pub own: bool,
+    /// Whether nobody declared it: the provider's answers have shown it.
+    pub undeclared: bool,
     /// How far the fact can be trusted.
     pub confidence: Option<Confidence>,
     /// What the provider showed of its size.
@@ -200,9 +202,11 @@ impl Engine {
         let now = self.now();
         let mut state = self.state();
         let in_use: BTreeSet<LimitIndex> =
-            self.snapshot.deployments.iter().flat_map(|deployment| deployment.limits.iter().copied()).collect();
+            self.targets.iter().flat_map(|target| state.book.limits_of(*target).iter().copied()).collect();
         let views = state.book.view(now).enumerate();
-        let views = views.filter(|(place, _)| in_use.contains(&LimitIndex::new(*place)));
+        // What was shown too long ago is as good as forgotten.
+        let is_known = |view: &LimitView<'_>| !view.spec.undeclared || view.amount.is_some();
+        let views = views.filter(|(place, view)| in_use.contains(&LimitIndex::new(*place)) && is_known(view));
         let reports = views.map(|(_, view)| LimitReport {
             // First, while the view is whole.
             sources: sources(&view, now.wall),
@@ -212,6 +216,7 @@ impl Engine {
             amount: view.amount,
             declared: view.declared,
             own: view.spec.own,
+            undeclared: view.spec.undeclared,
             confidence: view.spec.confidence,
             learned: view.learned,
             foreign: view.foreign,

@@ -1,8 +1,8 @@
 //! What answers tell beside their content: how limits stand, and how the provider's clock goes.
 
-use freeway_quota::{Demand, Fit, Heard, ReservationId, Rule, Skew, parse_http_date};
+use freeway_quota::{Demand, Fit, Heard, LimitSpec, ReservationId, Rule, Shown, Skew, parse_http_date};
 use freeway_router::{PauseOrder, Refusal, Scope, read_headers, read_refusal_report};
-use freeway_store::Learned;
+use freeway_store::{Learned, StoreError};
 use freeway_types::{DeploymentIndex, LimitIndex, Now};
 use http::HeaderMap;
 use http::header::DATE;
@@ -13,6 +13,9 @@ use crate::state::State;
 
 /// The kind under which the sizes of limits are stored.
 const KIND: &str = "limit size";
+
+/// The kind under which limits are stored that nobody declared.
+const SHOWN: &str = "shown limit";
 
 /// The attempt that brought an answer.
 #[derive(Clone, Copy)]
@@ -40,11 +43,11 @@ impl Engine {
     ) -> bool {
         self.listen(attempt, headers, Some(refusal));
         let now = self.now();
-        let limits = &self.snapshot.deployment(attempt.deployment).limits;
+        let target = self.targets[attempt.deployment.get()];
         let Some(PauseOrder { scope: Scope::Deployment, length, .. }) = pause else { return false };
         // What this attempt itself still holds is back before long, and does not count for this.
         let lasts = |until: Option<Now>| until.is_none_or(|until| until.monotonic >= now.after(length).monotonic);
-        matches!(self.state().book.fit(now, limits, attempt.demand), Fit::Blocked(blocked) if lasts(blocked.until))
+        matches!(self.state().book.fit_at(now, target, attempt.demand), Fit::Blocked(blocked) if lasts(blocked.until))
     }
 
     fn listen(&self, attempt: Heading<'_>, headers: &HeaderMap, refusal: Option<&Refusal<'_>>) {
@@ -90,8 +93,9 @@ impl Engine {
             now,
             refused: refusal.map(|_| attempt.demand),
         };
-        if state.book.learn(&here.limits, &heard) {
+        if state.book.learn_at(self.targets[attempt.deployment.get()], &heard) {
             self.shared().remember_sizes(&state, &here.limits, now);
+            self.shared().remember_shown(&state, &here.name, &account.id, now);
         }
     }
 
@@ -107,6 +111,32 @@ impl Engine {
             }
         }
         calendars
+    }
+}
+
+impl Engine {
+    /// Takes over the limits that nobody declared and an earlier process was shown, with what the ledger knows of their
+    /// use. What is too old or cannot be read is shown anew.
+    pub(crate) fn load_shown(&self, now: Now) -> Result<(), StoreError> {
+        let mut limits = Vec::new();
+        for row in self.shared().store.learned(SHOWN)? {
+            let shown = row.value.as_ref().and_then(|value| serde_json::from_str::<Shown>(value).ok());
+            match shown.and_then(|shown| self.state().book.restore_shown(&shown, now)) {
+                Some(limit) => limits.push(limit),
+                None => self.shared().recorder.learn(vec![Learned { value: None, ..row }]),
+            }
+        }
+        let specs: Vec<LimitSpec> = limits.iter().map(|limit| self.state().book.spec(*limit).clone()).collect();
+        let spent = self.shared().spent_before(specs.iter())?;
+        let mut state = self.state();
+        for (deployment, target) in self.snapshot.deployments.iter().zip(&self.targets) {
+            let counts: Vec<LimitIndex> =
+                limits.iter().copied().filter(|limit| state.book.limits_of(*target).contains(limit)).collect();
+            for spent in spent.iter().filter(|spent| deployment.name == format!("{}/{}", spent.account, spent.model)) {
+                counts.iter().for_each(|limit| state.count_spent(*limit, spent, now));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -141,6 +171,21 @@ impl State {
 }
 
 impl Shared {
+    /// Writes down what is known of limits that nobody declared, of a target and of its account.
+    fn remember_shown(&self, state: &State, target: &str, account: &str, now: Now) {
+        let row = |(name, shown): (&str, Shown)| Learned {
+            kind: SHOWN.to_owned(),
+            name: name.to_owned(),
+            value: serde_json::to_string(&shown).ok(),
+            at: now.wall,
+        };
+        let theirs = state.book.shown().filter(|(_, shown)| [target, account].contains(&&*shown.owner));
+        let rows: Vec<Learned> = theirs.map(row).collect();
+        if !rows.is_empty() {
+            self.recorder.learn(rows);
+        }
+    }
+
     /// Writes down what is known of the sizes of these limits.
     pub(crate) fn remember_sizes(&self, state: &State, limits: &[LimitIndex], now: Now) {
         let names: Vec<&str> = limits.iter().map(|limit| state.book.spec(*limit).name.as_str()).collect();
@@ -154,7 +199,7 @@ impl Shared {
     }
 
     /// What an earlier process learned of the sizes of limits. What cannot be read is learned anew.
-    pub(crate) fn load_sizes(&self, state: &mut State, now: Now) -> Result<(), freeway_store::StoreError> {
+    pub(crate) fn load_sizes(&self, state: &mut State, now: Now) -> Result<(), StoreError> {
         for row in self.store.learned(KIND)? {
             if let Some(size) = row.value.and_then(|value| serde_json::from_str(&value).ok()) {
                 state.book.restore(&row.name, size, now);

@@ -60,7 +60,7 @@ impl Engine {
         if let Some((until, why)) = live.held_back(index) {
             return Err(Reason::Paused { until, why });
         }
-        let reserved = state.book.reserve(now, &deployment.limits, demand).map_err(|blocked| {
+        let reserved = state.book.reserve_at(now, self.targets[index.get()], demand).map_err(|blocked| {
             let name = state.book.spec(blocked.limit).name.clone();
             match blocked.unsecured {
                 true => Reason::Unsecured { name },

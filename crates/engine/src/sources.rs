@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 /// Where each figure is from, and how old it is.
 pub(crate) fn sources(view: &LimitView<'_>, now: Timestamp) -> Value {
-    let declared = match view.spec.own {
-        true => json!({"by": "configuration"}),
-        false => facts(view, now),
+    let declared = match (view.spec.own, view.spec.undeclared) {
+        (true, _) => json!({"by": "configuration"}),
+        // Somebody has shown that there is such a limit, and nobody has said how it comes back.
+        (false, true) => json!({"by": "assumption"}),
+        (false, false) => facts(view, now),
     };
     let amount = match view.provenance {
         Provenance::Configuration | Provenance::Facts => declared.clone(),

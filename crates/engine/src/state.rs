@@ -57,8 +57,8 @@ pub(crate) struct LiveState<'a> {
 }
 
 impl Live for LiveState<'_> {
-    fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit {
-        self.state.book.fit(self.now, &deployment.limits, demand)
+    fn fit(&mut self, index: DeploymentIndex, _: &Deployment, demand: &Demand) -> Fit {
+        self.state.book.fit_at(self.now, self.engine.targets[index.get()], demand)
     }
 
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {

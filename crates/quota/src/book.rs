@@ -11,12 +11,15 @@ use crate::demand::{Demand, used};
 use crate::entry::Entry;
 use crate::skew::Offset;
 use crate::spec::LimitSpec;
+use targets::Enlisted;
 
 mod learning;
 mod securing;
+mod targets;
 mod viewing;
 
 pub use learning::{Asked, Heard};
+pub use targets::{Shown, Target};
 pub use viewing::LimitView;
 
 use securing::Bounds;
@@ -25,6 +28,7 @@ use securing::Bounds;
 #[derive(Debug, Default)]
 pub struct Book {
     limits: Vec<Entry>,
+    targets: Vec<Enlisted>,
     reservations: Vec<Option<Reservation>>,
     free: Vec<usize>,
     /// Reservations whose request is written, by the instant after which it must have been counted.
@@ -93,6 +97,8 @@ struct Reservation {
     /// The latest instant at which the provider can have counted the request, once that is known.
     receipt: Option<Now>,
     held: Vec<Held>,
+    /// What it is for, where that is known: limits that are shown later take it in.
+    of: Option<(Target, Demand)>,
 }
 
 /// What one attempt holds of one limit.
@@ -134,6 +140,7 @@ impl Book {
             let declared = spec.amount;
             let spec = LimitSpec { amount: entry.evidence.amount(&spec, declared, now.wall), ..spec };
             entry.declared = declared;
+            entry.owner = None;
             if entry.spec.counts_like(&spec) {
                 entry.counter.advance(&entry.spec, now);
                 entry.counter.resize(&entry.spec, &spec);
@@ -212,7 +219,7 @@ impl Book {
             }
         }
         self.generation += 1;
-        let reservation = Reservation { generation: self.generation, dispatched: now, receipt: None, held };
+        let reservation = Reservation { generation: self.generation, dispatched: now, receipt: None, held, of: None };
         let place = self.free.pop().unwrap_or_else(|| {
             self.reservations.push(None);
             self.reservations.len() - 1

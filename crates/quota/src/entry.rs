@@ -5,6 +5,7 @@ use std::time::Duration;
 use freeway_types::Now;
 
 use crate::block::Blocks;
+use crate::book::Shown;
 use crate::counter::{Counted, Counter};
 use crate::demand::Demand;
 use crate::learn::{Evidence, Size};
@@ -18,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) spec: LimitSpec,
     /// The amount that was declared.
     pub(crate) declared: Option<u64>,
+    /// Whose it is, of a limit that nobody declared: a target or an account.
+    pub(crate) owner: Option<String>,
     pub(crate) counter: Counter,
     pub(crate) evidence: Evidence,
     pub(crate) recent: Recent,
@@ -28,7 +31,15 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
         let (counter, recent) = (Counter::new(&spec, now), Recent::new(now.monotonic));
-        Self { declared: spec.amount, counter, evidence: Evidence::default(), recent, blocks: None, spec }
+        Self { declared: spec.amount, owner: None, counter, evidence: Evidence::default(), recent, blocks: None, spec }
+    }
+
+    /// One that nobody declared, of which nothing is counted yet.
+    pub(crate) fn shown(spec: LimitSpec, shown: &Shown, now: Now) -> Self {
+        let mut entry = Self { owner: Some(shown.owner.clone()), ..Self::new(spec, now) };
+        entry.evidence.restore(shown.size);
+        entry.resize(now);
+        entry
     }
 
     /// Books what is counted while this process runs.

@@ -87,7 +87,7 @@ struct Watched {
 impl Evidence {
     /// The size that counts: what was declared, as far as nothing better is known.
     pub(crate) fn amount(&self, spec: &LimitSpec, declared: Option<u64>, now: Timestamp) -> Option<u64> {
-        let known = self.size.filter(|size| size.is_fresh(declared, now)).map(|size| size.amount);
+        let known = self.size.filter(|size| size.is_fresh(spec, declared, now)).map(|size| size.amount);
         match (declared, known) {
             (Some(declared), Some(known)) if spec.own => Some(declared.min(known)),
             (declared, known) => known.or(declared),
@@ -102,7 +102,7 @@ impl Evidence {
     /// Where the size is from that counts.
     pub(crate) fn provenance(&self, spec: &LimitSpec, declared: Option<u64>, now: Timestamp) -> Provenance {
         let tightens = |size: &Size| !spec.own || declared.is_none_or(|declared| size.amount < declared);
-        match self.size.filter(|size| size.is_fresh(declared, now)).filter(tightens) {
+        match self.size.filter(|size| size.is_fresh(spec, declared, now)).filter(tightens) {
             Some(size) => Provenance::Learned(size),
             None if spec.own => Provenance::Configuration,
             None => Provenance::Facts,
@@ -218,6 +218,9 @@ impl Evidence {
         self.watched.refusals = if self.was_refused_lately(now) { self.watched.refusals.saturating_add(1) } else { 1 };
         self.watched.refused_at = Some(now.monotonic);
         let Some(amount) = self.amount(spec, declared, now.wall) else {
+            if spec.undeclared {
+                return;
+            }
             // Nothing was known but that there is a limit: what got through is its size.
             self.size = Some(Size { amount: own.max(1), source: None, at: now.wall });
             return;
@@ -276,8 +279,9 @@ fn rest(civil: Civil, zone: &TimeZone, now: Now) -> Duration {
 }
 
 impl Size {
-    /// Whether it still counts against what was declared. A size that nobody declared stays: there is no better one.
-    fn is_fresh(self, declared: Option<u64>, now: Timestamp) -> bool {
-        declared.is_none() && self.amount > 0 || now.since(self.at) < SIZE_HOLDS
+    /// Whether it still counts against what was declared. A size that nobody declared stays, if the
+    /// limit is declared: there is no better one.
+    fn is_fresh(self, spec: &LimitSpec, declared: Option<u64>, now: Timestamp) -> bool {
+        declared.is_none() && !spec.undeclared && self.amount > 0 || now.since(self.at) < SIZE_HOLDS
     }
 }

@@ -28,6 +28,8 @@ pub struct LimitSpec {
     pub reset_unknown: bool,
     /// Whether it is the user's own word: then nothing that a provider says can loosen it.
     pub own: bool,
+    /// Whether nobody declared it: a provider's answers have shown it.
+    pub undeclared: bool,
     /// Whether it belongs to one model rather than to the account.
     pub of_model: bool,
     /// How far the fact can be trusted.
@@ -148,6 +150,7 @@ impl LimitSpec {
             window,
             reset_unknown: reset == Reset::Unknown,
             own: limit.own,
+            undeclared: false,
             of_model: limit.pool.is_none() && owner.contains('/'),
             confidence: limit.confidence,
             as_of: None,
@@ -166,7 +169,7 @@ impl LimitSpec {
     }
 
     /// The length of its window in the words of reports: a day as 24 hours, a month as 31 days.
-    fn nominal(&self) -> Option<Duration> {
+    pub(crate) fn nominal(&self) -> Option<Duration> {
         match &self.rule {
             Rule::Rolling(length) | Rule::Bucket(length) | Rule::Calendar(Civil::Multiple(length), _) => Some(*length),
             Rule::Calendar(Civil::Day, _) => Some(Duration::from_secs(86_400)),

@@ -26,7 +26,7 @@ pub struct Request<'a> {
 /// The state of the moment, as far as a plan needs it.
 pub trait Live {
     /// Whether an attempt would fit into a deployment's limits.
-    fn fit(&mut self, deployment: &Deployment, demand: &Demand) -> Fit;
+    fn fit(&mut self, index: DeploymentIndex, deployment: &Deployment, demand: &Demand) -> Fit;
     /// Until when a deployment is paused and why, with its account and keys.
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)>;
     /// What was learned about requests of a shape at a deployment.
@@ -152,7 +152,7 @@ fn standing(index: DeploymentIndex, deployment: &Deployment, demand: &Demand, li
     if let Some((until, why)) = live.paused(index) {
         return Verdict::Dropped(Reason::Paused { until, why });
     }
-    match live.fit(deployment, demand) {
+    match live.fit(index, deployment, demand) {
         Fit::Fits(headroom) => Verdict::Kept { headroom },
         Fit::Blocked(blocked) => Verdict::Dropped(Reason::Quota {
             limit: blocked.limit,

@@ -50,7 +50,11 @@ fn limit(report: &LimitReport) -> Value {
         "window": report.window,
         "amount": report.amount.map(shown),
         "declared": report.declared.map(shown),
-        "declared_by": if report.own { "configuration" } else { "facts" },
+        "declared_by": match (report.own, report.undeclared) {
+            (true, _) => Some("configuration"),
+            (false, false) => Some("facts"),
+            (false, true) => None,
+        },
         "confidence": report.confidence,
         "learned": report.learned.map(|size| size_json(size, shown)),
         "others": shown(report.foreign),

@@ -93,6 +93,31 @@ async fn a_size_that_nobody_knew_is_learned_from_the_first_refusal_and_outlives_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_nobody_declared_is_made_from_headers_kept_and_outlives_a_kill() {
+    let a = provider(5, true).await;
+    let home = Home::new(&format!("[store]\nurl = \"sqlite:ledger.db\"\n{}", thinking(&a, "")));
+    let gateway = home.serve().await;
+    assert_eq!(statuses(&gateway, 8).await, [200, 200, 200, 200, 200, 429, 429, 429]);
+    assert_eq!((a.asked(), a.sim.overruns()), (5, 0), "the first answer's headers showed it");
+    let quotas = gateway.document("/freeway/v1/quotas").await;
+    let row = &quotas["limits"][0];
+    assert_eq!(row["limit"], "a/a-model requests per hour", "{quotas:#}");
+    assert_eq!((&row["amount"], &row["left"], &row["declared"]), (&5.into(), &0.into(), &serde_json::Value::Null));
+    assert_eq!((&row["sources"]["amount"]["by"], &row["reset_assumed"]), (&"headers".into(), &true.into()));
+    until("it is written down", async || {
+        let all = gateway.document("/freeway/v1/requests").await;
+        (all["requests"].as_array()?.len() == 8).then_some(())
+    })
+    .await;
+    gateway.end(End::Kill).await;
+    let gateway = home.serve().await;
+    assert_eq!(statuses(&gateway, 2).await, [429, 429], "what the ledger knows of its use counts");
+    let quotas = gateway.document("/freeway/v1/quotas").await;
+    assert_eq!((&quotas["limits"][0]["amount"], &quotas["limits"][0]["used"]), (&5.into(), &5.into()), "{quotas:#}");
+    assert_eq!((a.asked(), a.sim.overruns()), (5, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pause_outlives_a_kill_with_all_of_its_length() {
     let a = Upstream::new("a").await;
     a.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"900"}}"#);

@@ -129,7 +129,7 @@ impl Book {
         let mut unknown = None;
         for limit in limits {
             let entry = &mut self.limits[limit.get()];
-            let is_unsized = entry.declared.is_none();
+            let is_unsized = entry.declared.is_none() && !entry.spec.undeclared;
             match entry.spec.amount {
                 _ if is_unsized && unknown.is_some() => return None,
                 _ if is_unsized => unknown = Some(*limit),
