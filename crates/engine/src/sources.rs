@@ -18,7 +18,9 @@ pub(crate) fn sources(view: &LimitView<'_>, now: Timestamp) -> Value {
         Provenance::Learned(size) => learned(size, now),
     };
     let told = view.heard.map(|at| json!({"by": "provider", "at": at.to_string(), "age_seconds": age(at, now)}));
-    json!({"amount": amount, "used": {"by": "gateway"}, "others": told, "reset": declared})
+    // Where answers have contradicted what is documented of its boundary, theirs is the word that counts.
+    let reset = if view.spec.moved { json!({"by": "headers"}) } else { declared };
+    json!({"amount": amount, "used": {"by": "gateway"}, "others": told, "reset": reset})
 }
 
 fn facts(view: &LimitView<'_>, now: Timestamp) -> Value {

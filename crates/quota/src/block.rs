@@ -183,6 +183,13 @@ impl Entry {
         }
     }
 
+    /// Begins new bounds, for a count of another kind.
+    pub(crate) fn forget_bounds(&mut self) {
+        if self.blocks.is_some() {
+            self.blocks = Some(Blocks::default());
+        }
+    }
+
     /// Visits each bound that a request sent now would come under, with what is used of it.
     fn each_level(&mut self, now: Now, mut visit: impl FnMut(&LimitSpec, &mut Blocks, Timestamp, u64)) {
         let Some(blocks) = &mut self.blocks else { return };

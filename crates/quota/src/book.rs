@@ -6,7 +6,7 @@ use freeway_catalog::{Charges, Counts};
 use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
 
 use crate::COUNT_LAG;
-use crate::counter::{Counted, Counter};
+use crate::counter::Counted;
 use crate::demand::{Demand, used};
 use crate::entry::Entry;
 use crate::skew::Offset;
@@ -121,7 +121,7 @@ impl Book {
     /// Whether a limit of this name is counted in the way that `spec` says.
     #[must_use]
     pub fn counts(&self, spec: &LimitSpec) -> bool {
-        self.limits.iter().any(|entry| entry.spec.name == spec.name && entry.spec.counts_like(spec))
+        self.limits.iter().any(|entry| entry.spec.name == spec.name && entry.counts_like(spec))
     }
 
     /// Takes the limits of a configuration in, and gives the index of each. One that is [counted](Self::counts) already
@@ -136,21 +136,7 @@ impl Book {
                 self.limits.push(entry);
                 return LimitIndex::new(self.limits.len() - 1);
             };
-            let entry = &mut self.limits[place];
-            let declared = spec.amount;
-            let spec = LimitSpec { amount: entry.evidence.amount(&spec, declared, now.wall), ..spec };
-            entry.declared = declared;
-            entry.owner = None;
-            if entry.spec.counts_like(&spec) {
-                entry.counter.advance(&entry.spec, now);
-                entry.counter.resize(&entry.spec, &spec);
-            } else {
-                // It counts in another way now. What is in flight is still held.
-                let held = entry.counter.in_flight();
-                entry.counter = Counter::new(&spec, now);
-                entry.counter.hold(held);
-            }
-            entry.spec = spec;
+            self.limits[place].declare(spec, now);
             LimitIndex::new(place)
         };
         specs.into_iter().map(adopt).collect()
@@ -293,7 +279,7 @@ impl Book {
     /// begin and end there. Call it when [`Skew::learn`](crate::Skew::learn) says that it changed.
     pub fn learn_clock(&mut self, limits: &[LimitIndex], offset: Offset) {
         for limit in limits {
-            self.limits[limit.get()].counter.set_offset(offset);
+            self.limits[limit.get()].set_offset(offset);
         }
     }
 

@@ -67,6 +67,11 @@ impl Calendar {
         Self { counted: BTreeMap::new(), near: Vec::new(), settings, offset: None, in_flight: 0 }
     }
 
+    /// One by the same clock, in which nothing is counted.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { counted: BTreeMap::new(), near: Vec::new(), in_flight: 0, ..self.clone() }
+    }
+
     /// Units held against the fullest window that a request sent at `now` can fall into.
     pub(crate) fn used(&mut self, now: Now, civil: Civil, zone: &TimeZone) -> u64 {
         self.levels(now, civil, zone).map(|(_, level)| level).max().unwrap_or(self.in_flight)

@@ -136,6 +136,14 @@ impl Counter {
         }
     }
 
+    /// One of the same kind in which nothing is counted. Of a calendar, what is known of the provider's clock stays.
+    pub(crate) fn emptied(&self, spec: &LimitSpec, now: Now) -> Self {
+        match self {
+            Self::Calendar(calendar) => Self::Calendar(calendar.emptied()),
+            _ => Self::new(spec, now),
+        }
+    }
+
     /// What is held for requests in flight.
     pub(crate) fn in_flight(&self) -> u64 {
         match self {

@@ -8,10 +8,12 @@ use crate::block::Blocks;
 use crate::book::Shown;
 use crate::counter::{Counted, Counter};
 use crate::demand::Demand;
+use crate::drift::Drift;
 use crate::learn::{Evidence, Size};
 use crate::pace::Recent;
 use crate::report::{Report, ReportSource};
-use crate::spec::LimitSpec;
+use crate::skew::Offset;
+use crate::spec::{LimitSpec, Rule};
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -22,6 +24,10 @@ pub(crate) struct Entry {
     /// Whose it is, of a limit that nobody declared: a target or an account.
     pub(crate) owner: Option<String>,
     pub(crate) counter: Counter,
+    /// What answers have said of its boundary.
+    drift: Drift,
+    /// While its boundary has moved: how it is documented to come back, and an empty count of that kind.
+    aside: Option<(Rule, Counter)>,
     pub(crate) evidence: Evidence,
     pub(crate) recent: Recent,
     /// `None` where a loss of power needs no bound.
@@ -31,7 +37,8 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
         let (counter, recent) = (Counter::new(&spec, now), Recent::new(now.monotonic));
-        Self { declared: spec.amount, owner: None, counter, evidence: Evidence::default(), recent, blocks: None, spec }
+        let (declared, drift, evidence) = (spec.amount, Drift::default(), Evidence::default());
+        Self { declared, owner: None, counter, drift, aside: None, evidence, recent, blocks: None, spec }
     }
 
     /// One that nobody declared, of which nothing is counted yet.
@@ -71,6 +78,9 @@ impl Entry {
         if let Some(amount) = report.amount {
             self.evidence.told(amount, report.source, refused.is_some(), now);
             self.resize(now);
+        }
+        if let Some(returns) = report.returns {
+            self.observe(returns, now);
         }
         let size = report.amount.filter(|amount| *amount > 0).or(self.spec.amount);
         match (size, report.left, refused) {
@@ -114,6 +124,76 @@ impl Entry {
         self.resize(now);
         let amount = |size: Option<Size>| size.map(|size| (size.amount, size.source));
         amount(self.evidence.size()) != amount(before)
+    }
+
+    /// Takes in when an answer says that it comes back, of a limit that is documented to come back by the calendar.
+    fn observe(&mut self, returns: Duration, now: Now) {
+        let documented = self.aside.as_ref().map_or(&self.spec.rule, |(rule, _)| rule);
+        let Rule::Calendar(civil, zone) = documented else { return };
+        self.drift.observe(*civil, zone, returns, now);
+        if self.drift.has_moved() != self.aside.is_some() {
+            self.realign(now);
+        }
+    }
+
+    /// Counts on as the boundary's state wants it: as one that slides, or by the calendar again. What counts at this
+    /// moment is taken over as if all of it were counted now, so that nothing of it comes back too early.
+    fn realign(&mut self, now: Now) {
+        let held = self.counter.in_flight();
+        let used = self.own(now).saturating_sub(held);
+        let (spec, mut counter, aside) = match self.aside.take() {
+            None => {
+                let spec = self.spec.slid();
+                let aside = (self.spec.rule.clone(), self.counter.emptied(&self.spec, now));
+                let counter = Counter::new(&spec, now);
+                (spec, counter, Some(aside))
+            }
+            Some((rule, counter)) => (LimitSpec { rule, moved: false, ..self.spec.clone() }, counter, None),
+        };
+        counter.hold(held);
+        counter.count(&spec, used, Counted::between(now, now, now), now);
+        (self.spec, self.counter, self.aside) = (spec, counter, aside);
+        self.forget_bounds();
+    }
+
+    /// Whether it counts in the way that a configuration says, as far as its boundary is where that says.
+    pub(crate) fn counts_like(&self, spec: &LimitSpec) -> bool {
+        match &self.aside {
+            Some((rule, _)) => LimitSpec { rule: rule.clone(), ..self.spec.clone() }.counts_like(spec),
+            None => self.spec.counts_like(spec),
+        }
+    }
+
+    /// Takes in another declaration of the same limit.
+    pub(crate) fn declare(&mut self, spec: LimitSpec, now: Now) {
+        let declared = spec.amount;
+        let spec = LimitSpec { amount: self.evidence.amount(&spec, declared, now.wall), ..spec };
+        (self.declared, self.owner) = (declared, None);
+        if self.counts_like(&spec) {
+            // What answers have shown of its boundary still holds.
+            let spec = match self.aside {
+                Some(_) => LimitSpec { rule: self.spec.rule.clone(), moved: true, ..spec },
+                None => spec,
+            };
+            self.counter.advance(&self.spec, now);
+            self.counter.resize(&self.spec, &spec);
+            self.spec = spec;
+        } else {
+            // It counts in another way now. What is in flight is still held.
+            let held = self.counter.in_flight();
+            (self.counter, self.drift, self.aside) = (Counter::new(&spec, now), Drift::default(), None);
+            self.forget_bounds();
+            self.counter.hold(held);
+            self.spec = spec;
+        }
+    }
+
+    /// What is known of the provider's clock from now on.
+    pub(crate) fn set_offset(&mut self, offset: Offset) {
+        self.counter.set_offset(offset);
+        if let Some((_, counter)) = &mut self.aside {
+            counter.set_offset(offset);
+        }
     }
 
     /// Takes in that the provider refused for want of this.

@@ -22,6 +22,7 @@ mod calendar;
 mod civil;
 mod counter;
 mod demand;
+mod drift;
 mod entry;
 mod hint;
 mod inquiry;

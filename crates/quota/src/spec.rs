@@ -30,6 +30,9 @@ pub struct LimitSpec {
     pub own: bool,
     /// Whether nobody declared it: a provider's answers have shown it.
     pub undeclared: bool,
+    /// Whether answers have shown that it does not come back when it is documented to: then it is counted as one that
+    /// slides.
+    pub moved: bool,
     /// Whether it belongs to one model rather than to the account.
     pub of_model: bool,
     /// How far the fact can be trusted.
@@ -98,6 +101,9 @@ pub enum SpecError {
     Zone(String),
 }
 
+const AN_HOUR: Duration = Duration::from_secs(3_600);
+const A_DAY: Duration = Duration::from_secs(86_400);
+
 /// A length as it must be waited out here to have passed at the provider, too: one part in 20,000 more, which is as
 /// much as two clocks of quartz drift apart.
 pub(crate) fn with_drift(length: Duration) -> Duration {
@@ -151,6 +157,7 @@ impl LimitSpec {
             reset_unknown: reset == Reset::Unknown,
             own: limit.own,
             undeclared: false,
+            moved: false,
             of_model: limit.pool.is_none() && owner.contains('/'),
             confidence: limit.confidence,
             as_of: None,
@@ -171,12 +178,21 @@ impl LimitSpec {
     /// The length of its window in the words of reports: a day as 24 hours, a month as 31 days.
     pub(crate) fn nominal(&self) -> Option<Duration> {
         match &self.rule {
+            Rule::Rolling(length) if self.moved && *length > A_DAY => Some(*length - AN_HOUR),
             Rule::Rolling(length) | Rule::Bucket(length) | Rule::Calendar(Civil::Multiple(length), _) => Some(*length),
             Rule::Calendar(Civil::Day, _) => Some(Duration::from_secs(86_400)),
             Rule::Calendar(Civil::Week, _) => Some(Duration::from_secs(7 * 86_400)),
             Rule::Calendar(Civil::Month, _) => Some(Duration::from_secs(31 * 86_400)),
             Rule::Never(_) | Rule::Concurrency => None,
         }
+    }
+
+    /// The same limit as it is counted where its boundary has moved nobody knows where to: a log that slides over the
+    /// longest window there is, which a change of clocks makes an hour longer.
+    pub(crate) fn slid(&self) -> Self {
+        let length = self.nominal().unwrap_or(A_DAY);
+        let length = if length >= A_DAY { length + AN_HOUR } else { length };
+        Self { rule: Rule::Rolling(length), moved: true, ..self.clone() }
     }
 
     /// Whether two limits count alike, whatever their amounts.

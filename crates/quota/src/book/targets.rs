@@ -91,6 +91,7 @@ impl Shown {
             reset_unknown: true,
             own: false,
             undeclared: true,
+            moved: false,
             of_model: self.of_model,
             confidence: None,
             as_of: None,

@@ -315,3 +315,68 @@ fn an_endpoint_speaks_of_the_account_and_not_of_a_model_alone() {
     book.learn_answer(&asked, &[told(0)], at(1));
     assert_eq!(left(&mut book, 1), 1_000);
 }
+
+/// A request at a second, whose answer says that the day's limit comes back at that hour of the day, UTC.
+fn hear_reset(book: &mut Book, second: u64, hour: u64) {
+    let passed = 8 * 3_600 + second;
+    let returns = (hour * 3_600 + 2 * 86_400 - passed % 86_400) % 86_400;
+    let window = ReportWindow::Length(Duration::from_secs(86_400));
+    let blank = Report::blank(Metric::Requests, window, ReportScope::Unknown, ReportSource::Header);
+    hear(book, second, second, &[Report { returns: Some(Duration::from_secs(returns)), ..blank }]);
+}
+
+const HOUR: u64 = 3_600;
+
+#[test]
+fn a_boundary_that_has_moved_grants_nothing_twice() {
+    let mut book = day();
+    // Documented is midnight, 16 hours from the start; the provider says noon.
+    (0..3).for_each(|hour| hear_reset(&mut book, hour * HOUR, 12));
+    assert!(view(&mut book, 2 * HOUR).spec.moved);
+    assert_eq!((view(&mut book, 2 * HOUR).used, left(&mut book, 2 * HOUR)), (3, 47), "nothing is forgotten");
+    (0..47).for_each(|_| send(&mut book, 3 * HOUR));
+    for second in [4 * HOUR + 60, 16 * HOUR + 60, 20 * HOUR] {
+        assert_eq!(left(&mut book, second), 0, "neither at noon nor at midnight, at {second} s");
+    }
+    assert_eq!(left(&mut book, 29 * HOUR), 50, "a day and an hour later, whenever it was");
+}
+
+#[test]
+fn a_boundary_that_is_documented_again_is_kept_again() {
+    let mut book = day();
+    (0..3).for_each(|hour| hear_reset(&mut book, hour * HOUR, 12));
+    let flying = book.reserve(at(3 * HOUR), &ONE, &Demand::default()).unwrap();
+    (3..6).for_each(|hour| hear_reset(&mut book, hour * HOUR, 0));
+    assert!(!view(&mut book, 6 * HOUR).spec.moved);
+    assert_eq!((view(&mut book, 6 * HOUR).used, view(&mut book, 6 * HOUR).held), (7, 1));
+    book.release(flying);
+    assert_eq!((left(&mut book, 6 * HOUR), left(&mut book, 16 * HOUR + 60)), (44, 50), "midnight gives it back");
+}
+
+#[test]
+fn an_edit_leaves_a_boundary_that_has_moved_where_it_is() {
+    let mut book = day();
+    (0..3).for_each(|hour| hear_reset(&mut book, hour * HOUR, 12));
+    let limit = toml::from_str("metric = \"requests\"\nwindow = \"day\"\namount = 40\nreset = \"calendar\"").unwrap();
+    let spec = LimitSpec::read("lab", &limit).unwrap();
+    assert!(book.counts(&spec));
+    book.adopt(vec![spec], at(3 * HOUR));
+    assert!(view(&mut book, 3 * HOUR).spec.moved);
+    assert_eq!((left(&mut book, 3 * HOUR), left(&mut book, 17 * HOUR)), (37, 37));
+}
+
+#[test]
+fn a_refusal_right_after_the_boundary_holds_until_the_stated_return_and_does_not_loop() {
+    let midnight = 16 * HOUR;
+    for (stated, back) in [(Some(4 * HOUR), midnight + 10 + 4 * HOUR), (None, midnight + 10 + 48 * HOUR)] {
+        let mut book = day();
+        (0..50).for_each(|_| send(&mut book, HOUR));
+        assert_eq!(left(&mut book, midnight + 10), 50, "it is thought to be back");
+        let report = Report { source: ReportSource::Refusal, returns: stated.map(Duration::from_secs), ..told(0) };
+        refuse(&mut book, midnight + 10, &[Report { amount: None, left: None, ..report }]);
+        for second in (midnight + 11..back).step_by(1_700) {
+            assert_eq!(left(&mut book, second), 0, "{stated:?}: at {second} s");
+        }
+        assert!(left(&mut book, back + 60) >= 49, "{stated:?}");
+    }
+}
