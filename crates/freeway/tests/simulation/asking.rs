@@ -60,9 +60,9 @@ fn loaded(facts: &str) -> freeway_config::Loaded {
 impl Stage {
     fn new() -> Self {
         let began = Instant::now();
-        let elapsed = move || i64::try_from(began.elapsed().as_micros()).unwrap();
+        let elapsed = move || i64::try_from(began.elapsed().as_micros()).expect("no century");
         let clock = Clock::given(Arc::new(move || {
-            let monotonic = Monotonic::from_micros(u64::try_from(elapsed()).unwrap());
+            let monotonic = Monotonic::from_micros(u64::try_from(elapsed()).expect("no time before"));
             Now { wall: Timestamp::from_micros(START + elapsed()), monotonic }
         }));
         let facts = freeway_catalog::parse("lab.toml", &format!("{CREDIT}{FACTS}")).expect("facts");
