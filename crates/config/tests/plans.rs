@@ -81,7 +81,12 @@ struct Moment {
 impl Live for Moment {
     fn fit(&mut self, _: DeploymentIndex, deployment: &Deployment, _: &Demand) -> Fit {
         if self.blocked.contains(&deployment.name.as_str()) {
-            return Fit::Blocked(Blocked { limit: LimitIndex::FIRST, until: Some(Now::default()), too_large: false });
+            return Fit::Blocked(Blocked {
+                limit: LimitIndex::FIRST,
+                until: Some(Now::default()),
+                too_large: false,
+                unsecured: false,
+            });
         }
         let named = self.headroom.iter().find(|(name, _)| *name == deployment.name);
         Fit::Fits(Some(named.map_or(1.0, |(_, share)| *share)))

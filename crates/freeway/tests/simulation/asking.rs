@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use freeway_engine::{Ask, Clock, Engine, Reply};
+use freeway_engine::{Ask, Boot, Clock, Engine, Given, Reply};
 use freeway_policy::Caller;
 use freeway_sim::{Fault, Sim, SimConfig};
 use freeway_store::{Recorder, Sqlite, Store};
@@ -61,16 +61,18 @@ impl Stage {
     fn new() -> Self {
         let began = Instant::now();
         let elapsed = move || i64::try_from(began.elapsed().as_micros()).expect("no century");
-        let clock = Clock::given(Arc::new(move || {
+        let now = move || {
             let monotonic = Monotonic::from_micros(u64::try_from(elapsed()).expect("no time before"));
             Now { wall: Timestamp::from_micros(START + elapsed()), monotonic }
-        }));
+        };
+        let boot = || Boot { id: None, uptime: Duration::ZERO };
+        let clock = Clock::given(Given { now: Arc::new(now), boot: Arc::new(boot) });
         let facts = freeway_catalog::parse("lab.toml", &format!("{CREDIT}{FACTS}")).expect("facts");
         let sim = Arc::new(Sim::within(SimConfig::new("lab", facts), move || START + elapsed()));
         let resolver = Resolver::given(Arc::new(Here(Arc::clone(&sim))));
         let telemetry = Arc::new(Telemetry::new(Level::Error));
         let store: Arc<dyn Store> = Arc::new(Sqlite::in_memory().expect("a store"));
-        let (recorder, _) = Recorder::unattended(Arc::clone(&store), Arc::clone(&telemetry));
+        let (recorder, _) = Recorder::unattended(Arc::clone(&store), Arc::clone(&telemetry), Box::new(|| ()));
         let setup = setup(&loaded(FACTS), &resolver);
         let engine = Engine::new(setup, store, Arc::new(recorder), telemetry, clock).expect("an engine");
         Self { sim, resolver, engine: Arc::new(engine) }
