@@ -301,12 +301,11 @@ impl Engine {
                 return Answer::failed(error);
             }
         };
-        let tier = self.snapshot.rules.tiers[job.admission.tier].name.clone();
-        let stream = job.chat.stream;
-        let mut answer = Box::pin(async move { drive(trace, job).await.into_answer() });
-        if !stream {
-            return answer.await;
+        if !job.chat.stream {
+            return drive(trace, job).await.into_answer();
         }
+        let tier = self.snapshot.rules.tiers[job.admission.tier].name.clone();
+        let mut answer = Box::pin(async move { drive(trace, job).await.into_answer() });
         tokio::select! {
             biased;
             answer = &mut answer => answer,

@@ -78,7 +78,7 @@ impl Trace {
             error: None,
             served_by: None,
             candidates: String::new(),
-            attempts: Vec::new(),
+            attempts: Vec::with_capacity(1),
         };
         Self { engine, id: ask.id, received: ask.received, sample: None, record: Some(Box::new(record)), flight: None }
     }

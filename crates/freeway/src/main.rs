@@ -14,6 +14,10 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM gateway for free tiers and small budgets.
 #[derive(Parser)]

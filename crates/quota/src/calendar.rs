@@ -187,11 +187,16 @@ impl Calendar {
     /// Finds the windows that requests sent or counted between two instants fall into.
     fn look(&mut self, from: Now, to: Now, civil: Civil, zone: &TimeZone) {
         self.observe(to);
-        let mut reaches = self.reaches(from, civil);
-        let (Some((earliest, _)), None) = (reaches.next(), reaches.next()) else {
-            return self.look_by_each_setting(from, to, civil, zone);
+        let (earliest, latest) = if self.offset.is_none() && self.settings.len() == 1 {
+            let slack = slack_micros(civil);
+            (-slack, slack)
+        } else {
+            let mut reaches = self.reaches(from, civil);
+            let (Some((earliest, _)), None) = (reaches.next(), reaches.next()) else {
+                return self.look_by_each_setting(from, to, civil, zone);
+            };
+            (earliest, self.reaches(to, civil).next().map_or(0, |(_, latest)| latest))
         };
-        let latest = self.reaches(to, civil).next().map_or(0, |(_, latest)| latest);
         let (from, to) = (shifted(from.wall, earliest), shifted(to.wall, latest));
         if let [(start, end)] = self.near[..]
             && start <= from

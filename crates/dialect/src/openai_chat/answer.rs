@@ -77,14 +77,15 @@ struct Groq<'a> {
     usage: Option<&'a RawValue>,
 }
 
+/// Small, because room for four is made where there is one; nearly all have only one of the boxes.
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(default)]
     index: Option<u32>,
     #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
+    delta: Option<Box<Delta<'a>>>,
     #[serde(borrow, default)]
-    message: Option<Delta<'a>>,
+    message: Option<Box<Delta<'a>>>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -205,7 +206,7 @@ fn says_something(raw: Option<&RawValue>) -> bool {
 
 /// The message of a whole answer, and the delta of a chunk; some providers send both.
 fn parts<'a, 'b>(choice: &'b Choice<'a>) -> impl Iterator<Item = &'b Delta<'a>> {
-    choice.delta.iter().chain(&choice.message)
+    choice.delta.as_deref().into_iter().chain(choice.message.as_deref())
 }
 
 /// Whether a client would miss nothing without it: no content, no role, no end.
