@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 
 use crate::civil::{longest, window};
 use crate::counter::Counted;
-use crate::skew::{Offset, alignment};
+use crate::skew::{DRIFT_PPM, Offset, alignment};
 use crate::spec::Civil;
 
 /// The most that a provider's clock is assumed to differ from ours before it is learned.
@@ -46,11 +46,20 @@ pub(crate) struct Calendar {
     /// The windows near the last instant asked for, the latest of each setting first. Only a shortcut: where windows
     /// begin and end does not depend on the clock.
     near: Vec<(Timestamp, Timestamp)>,
-    /// How the wall clock has been set since it was last known to be right: where it stood against the monotonic one.
-    settings: Vec<i64>,
+    /// How the wall clock has been set since it was last known to be right.
+    settings: Vec<Setting>,
     /// What is known of the provider's clock.
     offset: Option<Offset>,
     pub(crate) in_flight: u64,
+}
+
+/// One way in which the wall clock was set.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    /// Where it stood against the monotonic clock.
+    alignment: i64,
+    /// Until when. From then on the two may have drifted apart.
+    seen: Monotonic,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +72,7 @@ struct Count {
 impl Calendar {
     /// Nothing is counted. The wall clock at `now` may be right, as may be what it is set to later.
     pub(crate) fn new(now: Now) -> Self {
-        let settings = vec![alignment(now)];
+        let settings = vec![Setting { alignment: alignment(now), seen: now.monotonic }];
         Self { counted: BTreeMap::new(), near: Vec::new(), settings, offset: None, in_flight: 0 }
     }
 
@@ -163,7 +172,9 @@ impl Calendar {
         let mut others = [None; MOST_SETTINGS];
         if learned.is_none() {
             for (other, setting) in others.iter_mut().zip(&self.settings) {
-                let ahead = setting.saturating_sub(here);
+                let ahead = setting.alignment.saturating_sub(here);
+                let age = i64::try_from(at.monotonic.since(setting.seen).as_micros()).unwrap_or(i64::MAX);
+                let slack = slack.saturating_add(age / 1_000_000 * DRIFT_PPM);
                 *other =
                     (ahead.abs() > STEP_MICROS).then(|| (ahead.saturating_sub(slack), ahead.saturating_add(slack)));
             }
@@ -173,15 +184,18 @@ impl Calendar {
 
     /// Notes how the wall clock is set.
     fn observe(&mut self, now: Now) {
-        let here = alignment(now);
-        if self.settings.iter().any(|setting| setting.abs_diff(here) <= STEP_MICROS.unsigned_abs()) {
+        let (here, seen) = (alignment(now), now.monotonic);
+        let is_near = |setting: &&mut Setting| setting.alignment.abs_diff(here) <= STEP_MICROS.unsigned_abs();
+        if let Some(known) = self.settings.iter_mut().rev().find(is_near) {
+            // What drifts slowly is still the same setting.
+            *known = Setting { alignment: here, seen: seen.max(known.seen) };
             return;
         }
         if self.settings.len() == MOST_SETTINGS {
             // The first one is the likeliest to be right, then the latest.
             self.settings.remove(1);
         }
-        self.settings.push(here);
+        self.settings.push(Setting { alignment: here, seen });
     }
 
     /// Finds the windows that requests sent or counted between two instants fall into.

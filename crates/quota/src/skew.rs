@@ -19,7 +19,7 @@ use freeway_types::{Monotonic, Now, Timestamp};
 /// Samples that are kept.
 const SAMPLES: usize = 64;
 /// Two clocks drift apart by up to so many parts of a million: an interval widens by that much on each side.
-const DRIFT_PPM: i64 = 100;
+pub(crate) const DRIFT_PPM: i64 = 100;
 /// A sample is forgotten after this time.
 const MEMORY: Duration = Duration::from_secs(86_400);
 /// An offset beyond this is believed only once a second answer confirms it.

@@ -202,7 +202,9 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        let monotonic = ORIGIN + self.time + self.time * self.script.drift_ppm / 1_000_000;
+        // Of a clock that is set wrong nobody could tell how far the other one has drifted.
+        let drift_ppm = if self.script.clocks == Clocks::Wrong { 0 } else { self.script.drift_ppm };
+        let monotonic = ORIGIN + self.time + self.time * drift_ppm / 1_000_000;
         let drift = if self.script.clocks == Clocks::Learned { monotonic - ORIGIN - self.time } else { 0 };
         let wall = self.script.start.as_micros() + self.time + self.set + drift;
         Now { wall: Timestamp::from_micros(wall), monotonic: Monotonic::from_micros(u64::try_from(monotonic).unwrap()) }
