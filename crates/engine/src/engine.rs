@@ -320,10 +320,6 @@ impl Engine {
         &self.shared
     }
 
-    pub(crate) fn shared_arc(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     pub(crate) fn closing(&self) -> &Closing {
         &self.shared.closing
     }

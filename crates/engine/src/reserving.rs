@@ -114,7 +114,7 @@ impl Engine {
         shared.store.secure(&wanted)?;
         state.book.secured(&wanted);
         drop(state);
-        let told = Arc::downgrade(self.shared_arc());
+        let told = Arc::downgrade(shared);
         shared.recorder.when_secured(move |bounds: &[Block]| {
             if let Some(shared) = told.upgrade() {
                 shared.state().book.secured(bounds);

@@ -3,8 +3,8 @@
 //! A ledger that is not flushed with every request loses its last rows with the
 //! power. So a limit is used up to a bound that *is* flushed, ahead of need and a
 //! block at a time. After a loss of power, what the bound allowed and the ledger
-//! does not know counts as used: nothing is overrun, and of each limit at most two
-//! blocks go unused.
+//! does not know counts as used: nothing is overrun, and of each limit two blocks go
+//! unused at most, besides what was asked for by requests that then went elsewhere.
 //!
 //! A bound belongs to a window: to one by the calendar, to the life of a credit,
 //! or, of counts that slide, to a *stretch* of about one window's length, because a

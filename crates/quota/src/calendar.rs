@@ -202,6 +202,7 @@ impl Calendar {
     fn look(&mut self, from: Now, to: Now, civil: Civil, zone: &TimeZone) {
         self.observe(to);
         let (earliest, latest) = if self.offset.is_none() && self.settings.len() == 1 {
+            // What follows from a clock that was never set, which is what a plan asks for each of its candidates.
             let slack = slack_micros(civil);
             (-slack, slack)
         } else {

@@ -201,6 +201,10 @@ impl Recorder {
             writer.thread().unpark();
             let _ = writer.join();
         }
+        // What the writer gave up is not written.
+        if self.progress.commit_failed.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = self.store.end() {
             self.telemetry.tell(Timestamp::default(), &Event::LedgerFailed { error: &error.to_string() });
         }

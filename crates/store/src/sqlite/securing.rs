@@ -77,3 +77,28 @@ fn flushed(
     writer.pragma_update(None, "synchronous", "NORMAL")?;
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secured_is_flushed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Connection::open(folder.path().join("ledger.db")).unwrap();
+        super::super::prepare(&writer).unwrap();
+        let level = |connection: &Connection| -> i64 {
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap()
+        };
+        let (normal, full) = (1, 2);
+        let mut within = 0;
+        flushed(&mut writer, |transaction| {
+            within = level(transaction);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((within, level(&writer)), (full, normal));
+        flushed(&mut writer, |_| Err(StoreError::Full)).unwrap_err();
+        assert_eq!(level(&writer), normal, "after a failure, too");
+    }
+}

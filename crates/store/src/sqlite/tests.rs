@@ -70,22 +70,26 @@ fn what_is_not_a_ledger_of_ours_is_refused_and_left_alone() {
     check("torn.db", &torn, "damaged");
 }
 
+/// A ledger of an earlier version with one request in it: today's, less what has come since.
+fn earlier(path: &Path, less: &str) -> RequestRecord {
+    let record = crate::conformance::sample(1, Timestamp::from_secs(10));
+    Sqlite::open(path).unwrap().append(std::slice::from_ref(&record)).unwrap();
+    let newer = "DROP TABLE bound; DROP TABLE lost; DROP TABLE process;";
+    Connection::open(path).unwrap().execute_batch(&format!("{newer} {less}")).unwrap();
+    record
+}
+
 #[test]
 fn a_ledger_of_version_1_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-    Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-    Connection::open(&path)
-        .unwrap()
-        .execute_batch(
-            "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
-             DROP TABLE learned; DROP TABLE bound; DROP TABLE lost; DROP TABLE process;
-             CREATE INDEX request_received_at ON request (received_at);
-             CREATE INDEX attempt_sent_at ON attempt (sent_at);
-             PRAGMA user_version = 1; PRAGMA application_id = 0;",
-        )
-        .unwrap();
+    let record = earlier(
+        &path,
+        "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held; DROP TABLE learned;
+         CREATE INDEX request_received_at ON request (received_at);
+         CREATE INDEX attempt_sent_at ON attempt (sent_at);
+         PRAGMA user_version = 1; PRAGMA application_id = 0;",
+    );
     let ledger = Sqlite::open(&path).unwrap();
     let found = ledger.request(record.id).unwrap().unwrap();
     assert_eq!((&found.attempts[1].model, found.attempts[1].counted_us), (&record.attempts[1].model, 2_001_000));
@@ -94,23 +98,22 @@ fn a_ledger_of_version_1_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_ledger_of_version_2_keeps_its_rows_and_can_learn() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let record = crate::conformance::sample(1, Timestamp::from_secs(10));
-    Sqlite::open(&path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-    Connection::open(&path)
-        .unwrap()
-        .execute_batch(
-            "DROP TABLE learned; DROP TABLE bound; DROP TABLE lost; DROP TABLE process; PRAGMA user_version = 2;",
-        )
-        .unwrap();
-    let ledger = Sqlite::open(&path).unwrap();
-    assert_eq!(ledger.request(record.id).unwrap(), Some(record));
-    let fact = crate::conformance::learned("tokens", "lab/small", Some("{}"));
-    ledger.write(&[], std::slice::from_ref(&fact)).unwrap();
-    drop(ledger);
-    assert_eq!(Sqlite::open(&path).unwrap().learned("tokens").unwrap(), [fact], "and is brought up to date once");
+fn ledgers_of_later_versions_keep_their_rows_and_get_what_is_new() {
+    for less in ["DROP TABLE learned; PRAGMA user_version = 2;", "PRAGMA user_version = 3;"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let record = earlier(&path, less);
+        let ledger = Sqlite::open(&path).unwrap();
+        assert_eq!(ledger.request(record.id).unwrap(), Some(record));
+        assert!(ledger.legacy().unwrap().is_whole, "nothing is known to be lost: {less}");
+        let fact = crate::conformance::learned("tokens", "lab/small", Some("{}"));
+        ledger.write(&[], std::slice::from_ref(&fact)).unwrap();
+        ledger.begin("boot", None).unwrap();
+        drop(ledger);
+        let ledger = Sqlite::open(&path).unwrap();
+        assert_eq!(ledger.learned("tokens").unwrap(), [fact], "and is brought up to date once: {less}");
+        assert!(!ledger.legacy().unwrap().is_whole);
+    }
 }
 
 #[test]
