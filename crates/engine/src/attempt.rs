@@ -10,7 +10,7 @@ use freeway_dialect::openai_chat::{END_MARKER, Finish, Rewrite, read_answer, rea
 use freeway_dialect::sse::Decoder;
 use freeway_quota::ReservationId;
 use freeway_router::{Candidate, Domain, Meaning, Refusal, Remedy, read_refusal};
-use freeway_types::{DeploymentIndex, KeyIndex};
+use freeway_types::{DeploymentIndex, KeyIndex, Now};
 use freeway_upstream::AnswerBody;
 use freeway_upstream::{ConnectError, Exchange, SendError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
@@ -20,7 +20,7 @@ use http_body::Body;
 use crate::hearing::Heading;
 use crate::job::Job;
 use crate::relay::Relay;
-use crate::trace::Trace;
+use crate::trace::{FlightId, Trace};
 
 /// Largest whole answer that is taken.
 const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -62,16 +62,24 @@ pub(crate) struct Failure {
     pub(crate) counted: bool,
 }
 
+/// What an attempt is sent with.
+#[derive(Clone, Copy)]
+pub(crate) struct Sending {
+    pub(crate) key: Option<KeyIndex>,
+    pub(crate) reservation: ReservationId,
+    pub(crate) flight: FlightId,
+    pub(crate) sent: Now,
+}
+
 /// Sends the request to one target and waits for its first content, or for its whole answer.
 pub(crate) async fn attempt(
-    trace: &mut Trace,
+    trace: &Trace,
     job: &Job,
     candidate: &Candidate,
-    key: Option<KeyIndex>,
-    reservation: ReservationId,
-    limit: Duration,
+    sending: Sending,
 ) -> Result<Committed, Failure> {
-    let engine = Arc::clone(&trace.engine);
+    let Sending { key, reservation, flight, sent } = sending;
+    let engine = &trace.engine;
     let deployment = engine.snapshot.deployment(candidate.deployment);
     let account = engine.snapshot.account_of(candidate.deployment);
     let asks_for_usage = account.stream_usage == freeway_catalog::StreamUsage::Option;
@@ -81,7 +89,7 @@ pub(crate) async fn attempt(
         drop: &candidate.dropped_fields,
         rename: &account.renamed,
     });
-    let writer = Arc::clone(&engine);
+    let writer = Arc::clone(engine);
     let exchange = Exchange {
         path: "/chat/completions",
         key,
@@ -92,48 +100,37 @@ pub(crate) async fn attempt(
             writer.state().book.written(reservation, now);
         }),
     };
-    let demand = &candidate.demand;
-    let sent = engine.now();
-    trace.take_off(candidate.deployment, key, reservation, sent, demand);
-    let heading = Heading { deployment: candidate.deployment, reservation, sent, demand };
-
+    let heading = Heading { deployment: candidate.deployment, reservation, sent, demand: &candidate.demand };
     let client = &engine.clients[deployment.account.get()];
-    let waited = tokio::time::timeout(limit, async {
-        let response = client.send(exchange).await.map_err(|error| not_sent(&error))?;
-        let status = response.status().as_u16();
-        trace.head(status);
-        if status != 200 && response.status().is_success() {
-            return Err(invalid(status, "a status that no answer comes with"));
-        }
-        if status != 200 {
-            return Err(refused(&engine, heading, response).await);
-        }
-        engine.hear(heading, response.headers());
-        let kind =
-            response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
-        if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            return Err(invalid(status, "the answer is compressed, which was not asked for"));
-        }
-        let content = if job.chat.stream && kind.starts_with("text/event-stream") {
-            let strip_usage = !job.chat.include_usage;
-            let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
-            let choices = if dropped { 1 } else { job.chat.choices };
-            Content::Stream(Box::new(open_stream(trace, candidate, response, strip_usage, choices).await?))
-        } else {
-            Content::Whole(whole(trace, &engine, candidate, response, &kind, job.chat.stream).await?)
-        };
-        Ok(Committed { deployment: candidate.deployment, dropped: candidate.dropped_fields.clone(), content })
-    });
-    match waited.await {
-        Ok(result) => result,
-        Err(_) => Err(silent(limit)),
+    let response = client.send(exchange).await.map_err(|error| not_sent(&error))?;
+    let status = response.status().as_u16();
+    trace.head(flight, status);
+    if status != 200 && response.status().is_success() {
+        return Err(invalid(status, "a status that no answer comes with"));
     }
+    if status != 200 {
+        return Err(refused(engine, heading, response).await);
+    }
+    engine.hear(heading, response.headers());
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+    if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(invalid(status, "the answer is compressed, which was not asked for"));
+    }
+    let content = if job.chat.stream && kind.starts_with("text/event-stream") {
+        let strip_usage = !job.chat.include_usage;
+        let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
+        let choices = if dropped { 1 } else { job.chat.choices };
+        Content::Stream(Box::new(open_stream(trace, flight, candidate, response, strip_usage, choices).await?))
+    } else {
+        Content::Whole(whole(trace, flight, candidate, response, &kind, job.chat.stream).await?)
+    };
+    Ok(Committed { deployment: candidate.deployment, dropped: candidate.dropped_fields.clone(), content })
 }
 
 /// Reads a whole answer and looks whether it is one.
 async fn whole(
-    trace: &mut Trace,
-    engine: &crate::Engine,
+    trace: &Trace,
+    flight: FlightId,
     candidate: &Candidate,
     response: Response<AnswerBody>,
     kind: &str,
@@ -149,13 +146,13 @@ async fn whole(
             Err(invalid(status, "the provider ended the answer with an error"))
         }
         Ok(answer) => {
-            trace.saw(answer.usage, answer.text_bytes);
+            trace.saw(flight, answer.usage, answer.text_bytes);
             if !answer.content && answer.finish != Some(Finish::ContentFilter) {
                 return Err(empty(status, answer.finish, Some(body)));
             }
             Ok(body)
         }
-        Err(Some(_)) => Err(error_inside(engine, candidate.deployment, status, &headers, &body)),
+        Err(Some(_)) => Err(error_inside(&trace.engine, candidate.deployment, status, &headers, &body)),
         Err(None) if body.is_empty() => Err(invalid(status, "the answer is empty")),
         Err(None) if !kind.contains("json") => Err(invalid(status, "the answer is not JSON")),
         Err(None) => Err(invalid(status, "the answer is cut short or not a completion")),
@@ -164,14 +161,15 @@ async fn whole(
 
 /// Reads a stream up to its first content.
 async fn open_stream(
-    trace: &mut Trace,
+    trace: &Trace,
+    flight: FlightId,
     candidate: &Candidate,
     response: Response<AnswerBody>,
     strip_usage: bool,
     choices: u64,
 ) -> Result<Relay, Failure> {
     let status = response.status().as_u16();
-    let engine = Arc::clone(&trace.engine);
+    let engine = &trace.engine;
     let mut incoming = Some(response.into_body());
     let mut decoder = Decoder::default();
     let mut held = BytesMut::new();
@@ -208,7 +206,7 @@ async fn open_stream(
             return Err(invalid(status, "an event of the stream cannot be read"));
         };
         if chunk.error.is_some() || event.name.as_deref() == Some(b"error") {
-            return Err(error_inside(&engine, candidate.deployment, status, &HeaderMap::new(), data));
+            return Err(error_inside(engine, candidate.deployment, status, &HeaderMap::new(), data));
         }
         if chunk.finish == Some(Finish::Error) {
             return Err(invalid(status, "the provider ended the answer with an error"));
@@ -216,7 +214,7 @@ async fn open_stream(
         if held.len() > MOST_HELD_BYTES {
             return Err(invalid(status, "too much came before the first content"));
         }
-        trace.saw(chunk.usage, chunk.text_bytes);
+        trace.saw(flight, chunk.usage, chunk.text_bytes);
         if !(strip_usage && chunk.usage_only) {
             held.extend_from_slice(&event.raw);
         }
@@ -229,6 +227,7 @@ async fn open_stream(
                 decoder,
                 held.freeze(),
                 crate::relay::Terms {
+                    flight,
                     strip_usage,
                     choices,
                     finished,
@@ -400,7 +399,7 @@ fn empty(status: u16, finish: Option<Finish>, answer: Option<Bytes>) -> Failure 
     Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: answer, counted: false }
 }
 
-fn silent(limit: Duration) -> Failure {
+pub(crate) fn silent(limit: Duration) -> Failure {
     let message = format!("no content within {:.1} s", limit.as_secs_f64());
     let meaning = fault("silence", message, Remedy::Another, Domain::Deployment);
     Failure { meaning, status: None, sent: true, may_have_worked: true, empty_answer: None, counted: false }

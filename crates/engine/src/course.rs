@@ -15,6 +15,7 @@ use crate::chance::random;
 use crate::failure::{Last, Obstacle, last_word};
 use crate::job::Job;
 use crate::pausing::Cause;
+use crate::race::Entry;
 use crate::timing::MOST_ATTEMPTS;
 use crate::trace::Trace;
 
@@ -31,9 +32,9 @@ pub(crate) struct Turn {
 
 /// What is still to be tried, and what stood in the way so far.
 pub(crate) struct Course<'a> {
-    engine: &'a crate::Engine,
+    pub(crate) engine: &'a crate::Engine,
     job: &'a Job,
-    pub(crate) plan: Plan,
+    pub(crate) plan: &'a Plan,
     /// Positions of candidates, next one last.
     ahead: Vec<usize>,
     /// The last target that may be tried again, and after how long.
@@ -51,9 +52,9 @@ pub(crate) struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    pub(crate) fn new(engine: &'a crate::Engine, job: &'a Job, plan: Plan) -> Self {
+    pub(crate) fn new(engine: &'a crate::Engine, job: &'a Job, plan: &'a Plan) -> Self {
         let ahead = plan.order.iter().rev().copied().collect();
-        let obstacles = Obstacle::of_plan(&plan);
+        let obstacles = Obstacle::of_plan(plan);
         for obstacle in obstacles.iter().filter(|obstacle| matches!(obstacle.reason.bar(), Bar::Quota | Bar::Passing)) {
             // It would have been asked. Perhaps more is left by now than is known here.
             engine.want(engine.snapshot.deployment(obstacle.deployment).account);
@@ -87,6 +88,20 @@ impl<'a> Course<'a> {
             }
         }
         self.again.take()
+    }
+
+    /// The next thing to try while others are still under way: what fails for other reasons than they do.
+    pub(crate) fn beside<'b>(&mut self, attempts: usize, running: impl Iterator<Item = &'b Entry>) -> Option<Turn> {
+        if attempts >= MOST_ATTEMPTS {
+            return None;
+        }
+        let account =
+            |position: usize| self.engine.snapshot.deployment(self.plan.candidates[position].deployment).account;
+        let busy: Vec<AccountIndex> = running.map(|entry| account(entry.turn.position)).collect();
+        let is_free = |position: &usize| self.is_worth_trying(*position) && !busy.contains(&account(*position));
+        let place = self.ahead.iter().rposition(is_free)?;
+        let position = self.ahead.remove(place);
+        Some(Turn { position, wait: Duration::ZERO, again: false })
     }
 
     fn is_worth_trying(&self, position: usize) -> bool {
@@ -248,7 +263,7 @@ impl<'a> Course<'a> {
     }
 
     /// Nothing is left to try.
-    pub(crate) fn conclude(mut self, trace: &mut Trace) -> Result<Committed, ClientError> {
+    pub(crate) fn conclude(mut self, trace: &Trace) -> Result<Committed, ClientError> {
         if let Some(error) = self.blamed.take() {
             return Err(error);
         }

@@ -23,6 +23,7 @@ mod failure;
 mod hearing;
 mod job;
 mod pausing;
+mod race;
 mod relay;
 mod reserving;
 mod scrub;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 use crate::closing::{Closed, shutting_down};
 use crate::engine::{Answer, Reply};
 use crate::timing::KEEP_ALIVE;
-use crate::trace::{Ending, Trace};
+use crate::trace::{Ending, FlightId, Trace};
 
 /// How long the rest of an ended stream is read, so that its connection can be used again.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
@@ -59,6 +59,8 @@ enum Stage {
 
 /// What is to be known about a stream that is relayed.
 pub(crate) struct Terms {
+    /// The attempt it comes from.
+    pub(crate) flight: FlightId,
     /// Leave out the usage event: the client did not ask for it.
     pub(crate) strip_usage: bool,
     /// Choices that have to finish.
@@ -144,6 +146,7 @@ impl Body for StreamBody {
                     match step {
                         Step::Bytes(bytes) => return data(bytes),
                         Step::Complete(bytes) => {
+                            trace.land(relay.terms.flight, &Ending::Answered);
                             trace.answered();
                             relay.drain();
                             self.0 = Stage::Last(bytes);
@@ -179,8 +182,8 @@ fn data(bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
 }
 
 /// Settles and records a stream that gets no further; gives its last bytes, of which the very last say so.
-fn break_off(trace: &mut Trace, outcome: &str, error: &ClientError, rest: &[u8]) -> Bytes {
-    trace.land(&Ending::Broken { outcome, message: Some(error.message.clone()) });
+fn break_off(trace: &Trace, outcome: &str, error: &ClientError, rest: &[u8]) -> Bytes {
+    trace.land_all(&Ending::Broken { outcome, message: Some(error.message.clone()) });
     trace.failed(error);
     let mut last = BytesMut::from(rest);
     last.extend_from_slice(&render_stream_error(error));
@@ -210,7 +213,7 @@ impl Relay {
         Self { incoming, decoder, held, terms, heard: now, said: now, alarm }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, trace: &mut Trace) -> Poll<Step> {
+    fn poll(&mut self, context: &mut Context<'_>, trace: &Trace) -> Poll<Step> {
         let mut passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
         loop {
             if let Some(step) = self.pass_events(&mut passed, trace) {
@@ -265,7 +268,7 @@ impl Relay {
     }
 
     /// Passes on every event that has arrived. Gives a step when the stream ends with one of them.
-    fn pass_events(&mut self, passed: &mut BytesMut, trace: &mut Trace) -> Option<Step> {
+    fn pass_events(&mut self, passed: &mut BytesMut, trace: &Trace) -> Option<Step> {
         loop {
             match self.decoder.next() {
                 Ok(Some(event)) => {
@@ -279,7 +282,7 @@ impl Relay {
         }
     }
 
-    fn pass(&mut self, event: &Event, passed: &mut BytesMut, trace: &mut Trace) -> Option<Step> {
+    fn pass(&mut self, event: &Event, passed: &mut BytesMut, trace: &Trace) -> Option<Step> {
         let Some(data) = &event.data else {
             // A comment is no sign of life: it passes, and the silence goes on.
             passed.extend_from_slice(&event.raw);
@@ -308,7 +311,7 @@ impl Relay {
             passed.extend_from_slice(LEFT_OUT_COMMENT);
             return None;
         };
-        trace.saw(chunk.usage, chunk.text_bytes);
+        trace.saw(self.terms.flight, chunk.usage, chunk.text_bytes);
         if let Some(error) = chunk.error {
             return Some(Step::Broken(std::mem::take(passed).freeze(), error.message));
         }
@@ -326,7 +329,7 @@ impl Relay {
     }
 
     /// The upstream has closed the body properly.
-    fn end(&mut self, mut passed: BytesMut, trace: &mut Trace) -> Step {
+    fn end(&mut self, mut passed: BytesMut, trace: &Trace) -> Step {
         self.incoming = None;
         // Some providers leave out the last line end. What is left of a cut line or comment goes nowhere: with
         // what we send next it would make one broken event.

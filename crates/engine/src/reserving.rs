@@ -44,7 +44,8 @@ impl Engine {
         }
     }
 
-    fn try_reserve(
+    /// Holds what an attempt may use, or says at once what stands in the way.
+    pub(crate) fn try_reserve(
         &self,
         now: Now,
         index: DeploymentIndex,

@@ -31,10 +31,25 @@ pub(crate) fn first_content(deployment: &Deployment, stream: bool, most_output: 
     base.saturating_add(Duration::from_secs(most_output / TOKENS_PER_SECOND)).min(FIRST_CONTENT_MOST)
 }
 
-/// The part of the remaining time that one attempt may use: half while there are others to turn to,
-/// so that an attempt that eats its whole budget leaves one for the next.
-pub(crate) fn share(limit: Duration, remaining: Duration, others: bool) -> Duration {
-    limit.min(if others { remaining / 2 } else { remaining })
+/// How long an attempt may take.
+pub(crate) struct Limits {
+    /// After this, another target is tried beside it.
+    pub(crate) relief: Option<Duration>,
+    /// After this, it is given up.
+    pub(crate) end: Duration,
+}
+
+impl Limits {
+    /// Those of an attempt that should have its first content, or its whole answer, within `limit`. While there are
+    /// others to turn to, half of the remaining time is theirs, so that an attempt that eats its whole budget leaves
+    /// one for the next. A whole answer that is late may still come: others are tried beside it.
+    pub(crate) fn new(limit: Duration, remaining: Duration, others: bool, stream: bool) -> Self {
+        let limit = limit.min(if others { remaining / 2 } else { remaining });
+        match others && !stream {
+            true => Self { relief: Some(limit), end: (limit * 2).min(remaining) },
+            false => Self { relief: None, end: limit },
+        }
+    }
 }
 
 /// How long a stream may be silent once it has begun.

@@ -1,13 +1,13 @@
 //! The guard of one request: whatever happens to it, it is settled and recorded once.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use freeway_dialect::ClientError;
 use freeway_quota::{Actual, Demand, ReservationId};
 use freeway_router::{Candidate, Sample, cost, units};
-use freeway_store::{AttemptRecord, Dispatch, RequestRecord};
+use freeway_store::{AttemptRecord, Dispatch, RequestRecord, StoreError};
 use freeway_telemetry::Event;
 use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Timestamp, Usage, UsageSource};
 
@@ -29,10 +29,26 @@ pub(crate) struct Trace {
     pub(crate) received: Now,
     /// What an answer teaches about tokens; `None` until the request is read.
     pub(crate) sample: Option<Sample>,
+    /// Several attempts may be under way, and all of them in one task: nobody ever waits for this.
+    log: Mutex<Log>,
+}
+
+/// What happened so far.
+struct Log {
     /// `None` once it is recorded.
     record: Option<Box<RequestRecord>>,
-    flight: Option<Flight>,
+    /// In the order in which they were sent.
+    attempts: Vec<Attempt>,
 }
+
+enum Attempt {
+    Flying(Flight),
+    Landed(AttemptRecord),
+}
+
+/// An attempt's place among those of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlightId(usize);
 
 /// One attempt under way.
 struct Flight {
@@ -46,7 +62,6 @@ struct Flight {
     status: Option<u16>,
     usage: Option<Usage>,
     text_bytes: u64,
-    begun: bool,
 }
 
 /// How an attempt ended.
@@ -78,31 +93,42 @@ impl Trace {
             error: None,
             served_by: None,
             candidates: String::new(),
-            attempts: Vec::with_capacity(1),
+            attempts: Vec::new(),
         };
-        Self { engine, id: ask.id, received: ask.received, sample: None, record: Some(Box::new(record)), flight: None }
+        let log = Log { record: Some(Box::new(record)), attempts: Vec::with_capacity(1) };
+        Self { engine, id: ask.id, received: ask.received, sample: None, log: Mutex::new(log) }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record so far.
-    pub(crate) fn note(&mut self, change: impl FnOnce(&mut RequestRecord)) {
-        if let Some(record) = &mut self.record {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(record) = &mut self.log().record {
             change(record);
         }
     }
 
-    /// Attempts so far, the one under way included.
+    /// Attempts so far, those under way included.
     pub(crate) fn attempts(&self) -> usize {
-        self.record.as_ref().map_or(0, |record| record.attempts.len()) + usize::from(self.flight.is_some())
+        self.log().attempts.len()
     }
 
-    /// What is written down of an attempt before it is sent.
-    pub(crate) fn dispatch(&self, candidate: &Candidate, key: Option<KeyIndex>, sent_at: Timestamp) -> Dispatch<'_> {
+    /// Writes an attempt down before it is sent.
+    pub(crate) fn dispatch(
+        &self,
+        candidate: &Candidate,
+        key: Option<KeyIndex>,
+        sent_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let deployment = self.engine.snapshot.deployment(candidate.deployment);
-        let record = self.record.as_deref();
+        let log = self.log();
+        let record = log.record.as_deref();
         let word = |read: fn(&RequestRecord) -> &String| Cow::Borrowed(record.map_or("", |record| read(record)));
-        Dispatch {
+        self.engine.write_down(&Dispatch {
             request: self.id,
-            ordinal: record.map_or(0, |record| record.attempts.len() as u64),
+            ordinal: log.attempts.len() as u64,
             received_at: self.received.wall,
             caller: word(|record| &record.caller),
             asked: word(|record| &record.model),
@@ -115,20 +141,19 @@ impl Trace {
             sent_at,
             held: candidate.demand,
             priced: cost(deployment, Usage::default()).is_some(),
-        }
+        })
     }
 
     /// An attempt begins.
     pub(crate) fn take_off(
-        &mut self,
+        &self,
         deployment: DeploymentIndex,
         key: Option<KeyIndex>,
         reservation: ReservationId,
         sent: Now,
         demand: &Demand,
-    ) {
-        self.land(&Ending::Broken { outcome: "superseded", message: None });
-        self.flight = Some(Flight {
+    ) -> FlightId {
+        let flight = Flight {
             deployment,
             key,
             reservation,
@@ -142,13 +167,15 @@ impl Trace {
             status: None,
             usage: None,
             text_bytes: 0,
-            begun: false,
-        });
+        };
+        let mut log = self.log();
+        log.attempts.push(Attempt::Flying(flight));
+        FlightId(log.attempts.len() - 1)
     }
 
     /// The head of an answer came back.
-    pub(crate) fn head(&mut self, status: u16) {
-        if let Some(flight) = &mut self.flight {
+    pub(crate) fn head(&self, flight: FlightId, status: u16) {
+        if let Some(flight) = self.log().flying(flight) {
             flight.status = Some(status);
             let now = self.engine.now();
             self.engine.state().book.received(flight.reservation, now);
@@ -156,8 +183,8 @@ impl Trace {
     }
 
     /// Content or usage passed by.
-    pub(crate) fn saw(&mut self, usage: Option<Usage>, text_bytes: u64) {
-        if let Some(flight) = &mut self.flight {
+    pub(crate) fn saw(&self, flight: FlightId, usage: Option<Usage>, text_bytes: u64) {
+        if let Some(flight) = self.log().flying(flight) {
             let believed = usage.filter(|usage| usage.input <= flight.most.input && usage.output <= flight.most.output);
             flight.usage = match (flight.usage, believed) {
                 // Cumulative reports grow; reports by choice are at least as large as the largest.
@@ -165,19 +192,30 @@ impl Trace {
                 (earlier, later) => later.or(earlier),
             };
             flight.text_bytes += text_bytes;
-            flight.begun |= text_bytes > 0;
         }
     }
 
     /// The client is about to see the first content.
-    pub(crate) fn first_content(&mut self) {
+    pub(crate) fn first_content(&self) {
         let took = micros(self.engine.now().monotonic.since(self.received.monotonic));
         self.note(|record| record.first_content_us = Some(took));
     }
 
-    /// The attempt under way ends: settled, and added to the record. Without one, nothing happens.
-    pub(crate) fn land(&mut self, ending: &Ending<'_>) {
-        let Some(flight) = self.flight.take() else { return };
+    /// An attempt ends: settled, and part of the record. Of one that has ended before, nothing more is heard.
+    pub(crate) fn land(&self, flight: FlightId, ending: &Ending<'_>) {
+        let mut log = self.log();
+        let Some(attempt) = log.attempts.get_mut(flight.0) else { return };
+        if let Attempt::Flying(flying) = attempt {
+            *attempt = Attempt::Landed(self.settle(flying, ending));
+        }
+    }
+
+    /// Every attempt that is still under way ends.
+    pub(crate) fn land_all(&self, ending: &Ending<'_>) {
+        (0..self.attempts()).for_each(|place| self.land(FlightId(place), ending));
+    }
+
+    fn settle(&self, flight: &Flight, ending: &Ending<'_>) -> AttemptRecord {
         let engine = &self.engine;
         let deployment = engine.snapshot.deployment(flight.deployment);
         let reported = flight.usage.is_some();
@@ -226,7 +264,7 @@ impl Trace {
         let now = engine.now();
         engine.telemetry().tell(now.wall, &event);
         let refused = matches!(ending, Ending::Refused { .. } | Ending::Unsent { .. });
-        let attempt = AttemptRecord {
+        AttemptRecord {
             account: account.clone(),
             model: deployment.model.clone(),
             key: flight.key.map(position),
@@ -241,24 +279,30 @@ impl Trace {
             cost,
             units,
             held: (!known || engine.charges_requested[flight.deployment.get()]).then_some(flight.demand),
-        };
-        self.note(|record| record.attempts.push(attempt));
+        }
     }
 
     /// The request ends with an answer that the client got whole.
-    pub(crate) fn answered(&mut self) {
-        self.land(&Ending::Answered);
+    pub(crate) fn answered(&self) {
         self.finish(200, "answered", None);
     }
 
     /// The request ends with an error.
-    pub(crate) fn failed(&mut self, error: &ClientError) {
+    pub(crate) fn failed(&self, error: &ClientError) {
         let outcome = if error.status < 500 && error.status != 429 { "refused" } else { "failed" };
         self.finish(error.status, outcome, Some(&error.code));
     }
 
-    fn finish(&mut self, status: u16, outcome: &str, error: Option<&str>) {
-        let Some(mut record) = self.record.take() else { return };
+    fn finish(&self, status: u16, outcome: &str, error: Option<&str>) {
+        self.land_all(&Ending::Broken { outcome: "cancelled", message: None });
+        let mut log = self.log();
+        let Some(mut record) = log.record.take() else { return };
+        let landed = |attempt| match attempt {
+            Attempt::Landed(record) => Some(record),
+            Attempt::Flying(_) => None,
+        };
+        record.attempts = log.attempts.drain(..).filter_map(landed).collect();
+        drop(log);
         let now = self.engine.now();
         record.took_us = micros(now.monotonic.since(self.received.monotonic));
         record.status = status;
@@ -276,9 +320,17 @@ impl Trace {
     }
 }
 
+impl Log {
+    fn flying(&mut self, flight: FlightId) -> Option<&mut Flight> {
+        match self.attempts.get_mut(flight.0) {
+            Some(Attempt::Flying(flight)) => Some(flight),
+            _ => None,
+        }
+    }
+}
+
 impl Drop for Trace {
     fn drop(&mut self) {
-        self.land(&Ending::Broken { outcome: "cancelled", message: None });
         self.finish(CLIENT_LEFT, "cancelled", None);
     }
 }
