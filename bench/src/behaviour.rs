@@ -18,6 +18,9 @@ pub(crate) enum Behaviour {
     Answer { chunks: u32, every: Duration },
     /// The same as `fast`, after a wait. `slow300` waits 300 ms.
     Slow(Duration),
+    /// The same as `fast` after 50 to 150 ms; so many in a hundred come that much later, in milliseconds.
+    /// `stalls3x5000`.
+    Stalls { percent: u64, wait: Duration },
     /// A refusal with this status. `status500`.
     Refuse(u16),
     /// The connection is reset without an answer. `reset`.
@@ -66,6 +69,10 @@ impl Behaviour {
                 Some(Self::Answer { chunks: chunks.parse().ok()?, every: Duration::from_millis(every.parse().ok()?) })
             }
             "slow" => Some(Self::Slow(Duration::from_millis(number()?.into()))),
+            "stalls" => {
+                let (percent, wait) = numbers.split_once('x')?;
+                Some(Self::Stalls { percent: percent.parse().ok()?, wait: Duration::from_millis(wait.parse().ok()?) })
+            }
             "status" => Some(Self::Refuse(numbers.parse().ok()?)),
             "reset" => Some(Self::Reset),
             "breaks" => Some(Self::BreakOff(number()?)),
@@ -97,6 +104,7 @@ mod tests {
         check("paced50x20-1", Some(Behaviour::Answer { chunks: 50, every: Duration::from_millis(20) }));
         check("slow300", Some(Behaviour::Slow(Duration::from_millis(300))));
         check("status429-1", Some(Behaviour::Refuse(429)));
+        check("stalls3x5000-a", Some(Behaviour::Stalls { percent: 3, wait: Duration::from_secs(5) }));
         check("reset-0", Some(Behaviour::Reset));
         check("breaks5", Some(Behaviour::BreakOff(5)));
         check("paced50", None);

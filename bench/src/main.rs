@@ -21,6 +21,7 @@ mod service;
 mod setting;
 mod soak;
 mod statistics;
+mod tail;
 mod upstream;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Instructions(instructions::Arguments),
     /// Serve mixed traffic for a long time, and look at memory and sockets.
     Soak(soak::Arguments),
+    /// Measure what second attempts do about providers that stall.
+    Tail(tail::Arguments),
     /// Play the provider, until the process is ended.
     Upstream(upstream::Arguments),
 }
@@ -69,6 +72,7 @@ async fn run(command: &Command) -> Result<(), String> {
             Command::Run(arguments) => compare::run(arguments).await,
             Command::Instructions(arguments) => instructions::run(arguments).await,
             Command::Soak(arguments) => soak::run(arguments).await,
+            Command::Tail(arguments) => tail::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
         }
     };

@@ -2,6 +2,7 @@
 //! is what gets measured. It speaks just enough HTTP/1.1 for the gateways here: bodies with a length.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Wish};
+use crate::dice::Dice;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -29,6 +31,8 @@ const STREAM_HEAD: &[u8] =
 const ANSWER: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1750000000,"model":"fast","choices":[{"index":0,"message":{"role":"assistant","content":"The tide comes in at six, and the boats float again by seven; the pilot waits at the pier until then, and so does everybody who wants to go over to the island today."},"finish_reason":"stop"}],"usage":{"prompt_tokens":250,"completion_tokens":40,"total_tokens":290}}"#;
 const STOP: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1750000000,"model":"fast","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 const USAGE: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1750000000,"model":"fast","choices":[],"usage":{"prompt_tokens":250,"completion_tokens":20,"total_tokens":270}}"#;
+/// Requests that may have stalled so far: what the next one is drawn with.
+static STALLS: AtomicU64 = AtomicU64::new(0);
 const DONE: &str = "data: [DONE]";
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
@@ -123,6 +127,13 @@ async fn answer(stream: &mut TcpStream, wish: Wish, out: &mut Vec<u8>) -> io::Re
         Behaviour::Answer { .. } => send_answer(stream, out).await?,
         Behaviour::Slow(wait) => {
             tokio::time::sleep(wait).await;
+            return Box::pin(answer(stream, Wish { behaviour: Behaviour::fast(), ..wish }, out)).await;
+        }
+        Behaviour::Stalls { percent, wait } => {
+            let mut dice = Dice::new(STALLS.fetch_add(1, Ordering::Relaxed));
+            let usual = Duration::from_millis(50 + dice.below(100));
+            let stall = if dice.below(100) < percent { wait } else { Duration::ZERO };
+            tokio::time::sleep(usual + stall).await;
             return Box::pin(answer(stream, Wish { behaviour: Behaviour::fast(), ..wish }, out)).await;
         }
         Behaviour::Refuse(status) => refuse(stream, status).await?,

@@ -80,6 +80,9 @@ pub struct CatalogSection {
 pub struct Routing {
     /// What one unit of value is worth in USD. Not supported yet.
     pub usd_per_value: Option<f64>,
+    /// Whether a second attempt is made at another target when one is unusually slow. It costs at most a twentieth more
+    /// requests and tokens, never money and nothing that is scarce. True if not set.
+    pub hedge: Option<bool>,
 }
 
 /// An account at a provider.
@@ -114,8 +117,13 @@ pub struct AliasSection {
     pub strategy: Option<StrategyName>,
     /// The least quality that will do.
     pub min_quality: Option<Quality>,
-    /// What happens when an answer breaks off. Only `fail` is supported yet.
+    /// What happens when an answer breaks off after its first content; a request can say so itself by the header
+    /// `x-freeway-rescue`. `fail` if not set.
     pub rescue: Option<Rescue>,
+    /// Targets of this alias of which one may go on from what another has said, although their models have different
+    /// names. Targets whose models have the same name may anyway.
+    #[serde(default)]
+    pub equivalents: Vec<String>,
     /// The same as in `[server]`, for this alias.
     pub drop_unsupported: Option<bool>,
 }
@@ -142,9 +150,9 @@ pub enum StrategyName {
 pub enum Rescue {
     /// The client gets an error in the stream.
     Fail,
-    /// Another target goes on. Not supported yet.
+    /// The same model goes on from what was said, here or elsewhere, where only plain text was said.
     Continue,
-    /// Another target begins anew. Not supported yet.
+    /// Another answer begins, after a chunk that says so, for clients that know it.
     Restart,
 }
 

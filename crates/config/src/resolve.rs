@@ -223,7 +223,7 @@ impl Resolver<'_> {
         }
         let settings = settings?;
         let found = found(&accounts, &parts, self.surroundings.now);
-        let snapshot = Snapshot::new(
+        let mut snapshot = Snapshot::new(
             accounts.iter().map(|account| account.account.clone()).collect(),
             parts.deployments,
             aliases,
@@ -231,6 +231,7 @@ impl Resolver<'_> {
             raw.server.drop_unsupported.unwrap_or(false),
             &parts.other_ids,
         );
+        snapshot.hedge = raw.routing.hedge.unwrap_or(true);
         let endpoints = accounts.into_iter().map(|account| account.endpoint).collect();
         Some(Loaded { settings, snapshot, endpoints, limits: parts.limits, found })
     }
@@ -251,9 +252,6 @@ impl Resolver<'_> {
             }
         }
         for (name, alias) in &raw.aliases {
-            if matches!(alias.rescue, Some(Rescue::Continue | Rescue::Restart)) {
-                self.not_yet(&["aliases", name, "rescue"], "any rescue but \"fail\"");
-            }
             if matches!(alias.strategy, Some(StrategyName::Fastest | StrategyName::Price)) {
                 self.not_yet(&["aliases", name, "strategy"], "this strategy");
             }
@@ -569,7 +567,25 @@ impl Resolver<'_> {
                 targets.push(index);
             }
         }
+        let mut equivalents = Vec::new();
+        for (position, equivalent) in section.equivalents.iter().enumerate() {
+            match section.targets.iter().position(|target| target == equivalent).and_then(|place| targets.get(place)) {
+                Some(index) => equivalents.push(*index),
+                None => {
+                    let names: Vec<&str> = section.targets.iter().map(String::as_str).collect();
+                    let path = ["aliases", name, "equivalents", &position.to_string()];
+                    let what = format!("`{equivalent}` is no target of the alias `{name}`");
+                    self.wrong(&path, what, Some(suggestion(equivalent, &names)));
+                }
+            }
+        }
         Alias {
+            rescue: match section.rescue {
+                Some(Rescue::Continue) => freeway_router::Rescue::Continue,
+                Some(Rescue::Restart) => freeway_router::Rescue::Restart,
+                Some(Rescue::Fail) | None => freeway_router::Rescue::Fail,
+            },
+            equivalents,
             targets,
             strategy: match section.strategy {
                 Some(StrategyName::Ordered) => Strategy::Ordered,

@@ -228,6 +228,7 @@ async fn open_stream(
                 held.freeze(),
                 crate::relay::Terms {
                     flight,
+                    parted: false,
                     strip_usage,
                     choices,
                     finished,
@@ -368,7 +369,7 @@ fn not_sent(error: &SendError) -> Failure {
         SendError::Broken(_) => (Remedy::SameAgain(AGAIN_AFTER), true),
     };
     let (case, domain) =
-        if sent { ("connection_broken", Domain::Deployment) } else { ("connection_failed", Domain::Account) };
+        if sent { ("connection_broken", Domain::Deployment) } else { ("connection_failed", Domain::Provider) };
     Failure {
         meaning: fault(case, error.to_string(), remedy, domain),
         status: None,

@@ -6,18 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use freeway_dialect::ClientError;
 use freeway_quota::PauseScope;
-use freeway_router::{Bar, Domain, Meaning, Plan, Reason, Remedy, Scope};
+use freeway_router::{Bar, Candidate, Domain, Fault, Meaning, Plan, Reason, Remedy, Scope, Verdict};
 use freeway_telemetry::Event;
-use freeway_types::{AccountIndex, DeploymentIndex, FeatureSet, KeyIndex, Now};
+use freeway_types::{AccountIndex, CostClass, DeploymentIndex, FeatureSet, KeyIndex, Now};
 
 use crate::attempt::{Committed, Content, Failure};
 use crate::chance::random;
 use crate::failure::{Last, Obstacle, last_word};
+use crate::health::{Sight, is_featured};
 use crate::job::Job;
 use crate::pausing::Cause;
 use crate::race::Entry;
 use crate::timing::MOST_ATTEMPTS;
 use crate::trace::Trace;
+
+/// Share of a target's scarcest limit that has to be left for a second attempt beside a slow one.
+const PLENTY: f64 = 0.2;
 
 /// One thing to try.
 #[derive(Clone, Copy)]
@@ -34,6 +38,7 @@ pub(crate) struct Turn {
 pub(crate) struct Course<'a> {
     pub(crate) engine: &'a crate::Engine,
     job: &'a Job,
+    pub(crate) featured: bool,
     pub(crate) plan: &'a Plan,
     /// Positions of candidates, next one last.
     ahead: Vec<usize>,
@@ -41,6 +46,8 @@ pub(crate) struct Course<'a> {
     again: Option<Turn>,
     /// Accounts of which nothing more is to be tried in this request.
     given_up: Vec<AccountIndex>,
+    /// Accounts at which something was tried.
+    tried: Vec<AccountIndex>,
     /// Keys that failed in this request.
     failed_keys: Vec<(AccountIndex, KeyIndex)>,
     /// The least context that will do, once a smaller one has refused.
@@ -62,10 +69,12 @@ impl<'a> Course<'a> {
         Self {
             engine,
             job,
+            featured: is_featured(job.chat.features),
             plan,
             ahead,
             again: None,
             given_up: Vec::new(),
+            tried: Vec::new(),
             failed_keys: Vec::new(),
             larger_than: None,
             obstacles,
@@ -92,16 +101,74 @@ impl<'a> Course<'a> {
 
     /// The next thing to try while others are still under way: what fails for other reasons than they do.
     pub(crate) fn beside<'b>(&mut self, attempts: usize, running: impl Iterator<Item = &'b Entry>) -> Option<Turn> {
+        self.take(attempts, running, |_| true)
+    }
+
+    /// A second attempt for one that is slow: it costs no money that the first one does not, takes nothing from what is
+    /// scarce, and goes where nothing speaks against it.
+    pub(crate) fn hedge<'b>(
+        &mut self,
+        attempts: usize,
+        running: impl Iterator<Item = &'b Entry>,
+        slow: &Entry,
+    ) -> Option<Turn> {
+        if self.job.chat.side_effects {
+            return None;
+        }
+        let (engine, featured) = (self.engine, self.featured);
+        let now = engine.now();
+        let cost = |candidate: &Candidate| engine.snapshot.deployment(candidate.deployment).cost;
+        let allowed = cost(&self.plan.candidates[slow.turn.position]);
+        self.take(attempts, running, |candidate| {
+            let is_plenty = match candidate.verdict {
+                Verdict::Kept { headroom } => headroom.is_none_or(|left| left >= PLENTY),
+                Verdict::Dropped(_) => false,
+            };
+            let ward = engine.wards[candidate.deployment.get()];
+            is_plenty
+                && (cost(candidate) == CostClass::Free || cost(candidate) == allowed)
+                && engine.state().health.is_well(ward, featured, now)
+        })
+    }
+
+    /// What was taken is not tried after all.
+    pub(crate) fn put_back(&mut self, turn: Turn) {
+        self.ahead.push(turn.position);
+    }
+
+    pub(crate) fn target(&self, turn: Turn) -> DeploymentIndex {
+        self.plan.candidates[turn.position].deployment
+    }
+
+    fn take<'b>(
+        &mut self,
+        attempts: usize,
+        running: impl Iterator<Item = &'b Entry>,
+        suits: impl Fn(&Candidate) -> bool,
+    ) -> Option<Turn> {
         if attempts >= MOST_ATTEMPTS {
             return None;
         }
-        let account =
-            |position: usize| self.engine.snapshot.deployment(self.plan.candidates[position].deployment).account;
-        let busy: Vec<AccountIndex> = running.map(|entry| account(entry.turn.position)).collect();
-        let is_free = |position: &usize| self.is_worth_trying(*position) && !busy.contains(&account(*position));
+        let domain = |position: usize| self.engine.domain(self.plan.candidates[position].deployment);
+        let busy: Vec<AccountIndex> = running.map(|entry| domain(entry.turn.position)).collect();
+        let is_free = |position: &usize| {
+            self.is_worth_trying(*position)
+                && !busy.contains(&domain(*position))
+                && suits(&self.plan.candidates[*position])
+        };
         let place = self.ahead.iter().rposition(is_free)?;
         let position = self.ahead.remove(place);
         Some(Turn { position, wait: Duration::ZERO, again: false })
+    }
+
+    /// Whether this request has not been at a target's account before; from now on, it has.
+    pub(crate) fn is_first(&mut self, deployment: DeploymentIndex) -> bool {
+        let account = self.engine.snapshot.deployment(deployment).account;
+        let is_first = !self.tried.contains(&account);
+        if is_first {
+            self.tried.push(account);
+        }
+        is_first
     }
 
     fn is_worth_trying(&self, position: usize) -> bool {
@@ -140,7 +207,12 @@ impl<'a> Course<'a> {
 
     /// Notes why a target is out of the question.
     pub(crate) fn obstacle(&mut self, position: usize, reason: Reason) {
-        self.obstacles.push(Obstacle { deployment: self.plan.candidates[position].deployment, reason, last: None });
+        let deployment = self.plan.candidates[position].deployment;
+        // What an attempt met there tells more than why there is no second one.
+        let was_tried = |obstacle: &Obstacle| obstacle.deployment == deployment && obstacle.last.is_some();
+        if !matches!(reason, Reason::Failed(_)) || !self.obstacles.iter().any(was_tried) {
+            self.obstacles.push(Obstacle { deployment, reason, last: None });
+        }
     }
 
     /// A target has answered: what was held against it is forgotten.
@@ -156,7 +228,9 @@ impl<'a> Course<'a> {
     pub(crate) fn learn(&mut self, turn: Turn, key: Option<KeyIndex>, failure: Failure) -> Option<ClientError> {
         let deployment = self.plan.candidates[turn.position].deployment;
         let account = self.engine.snapshot.deployment(deployment).account;
-        let Failure { meaning, status, empty_answer, may_have_worked, counted: failure_is_counted, .. } = failure;
+        let Failure { meaning, status, sent, empty_answer, may_have_worked, counted: failure_is_counted } = failure;
+        let fault = Fault::of(&meaning, status, sent);
+        self.engine.see(deployment, self.featured, Sight::Failed(fault));
         if !failure_is_counted {
             self.pause(deployment, key, &meaning);
         }
@@ -211,8 +285,14 @@ impl<'a> Course<'a> {
             }
             Remedy::SameAgain(_) | Remedy::Another => {}
         }
-        if meaning.domain == Domain::Account {
-            self.given_up.push(account);
+        match meaning.domain {
+            Domain::Account => self.given_up.push(account),
+            Domain::Provider => {
+                let domain = self.engine.domain(deployment);
+                let accounts = (0..self.engine.domains.len()).map(AccountIndex::new);
+                self.given_up.extend(accounts.filter(|account| self.engine.domains[account.get()] == domain));
+            }
+            Domain::Key | Domain::Deployment => {}
         }
         None
     }

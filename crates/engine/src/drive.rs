@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use freeway_dialect::ClientError;
 use freeway_quota::ReservationId;
-use freeway_router::Meaning;
+use freeway_router::{Candidate, Class, Meaning, Plan, Reason};
 use freeway_store::StoreError;
+use freeway_telemetry::Event;
 use freeway_types::{KeyIndex, Now};
 use tokio::time::Instant;
 
@@ -16,15 +17,19 @@ use crate::attempt::{Committed, Content, Failure, Sending, attempt, silent};
 use crate::course::{Course, Turn};
 use crate::engine::{Answer, Reply};
 use crate::explain::write_candidates;
+use crate::health::Sight;
 use crate::job::{Job, make_plan};
 use crate::race::{Entry, Happening, Race};
 use crate::relay::StreamBody;
-use crate::timing::{Limits, first_content};
+use crate::rescue::Rescuer;
+use crate::reserving::Entrance;
+use crate::timing::{self, Limits, first_content};
 use crate::trace::{Ending, FlightId, Trace};
 
 /// A request that has been driven to its answer or its end.
 pub(crate) struct Driven {
     trace: Trace,
+    job: Job,
     tier: String,
     attempts: usize,
     result: Result<Committed, ClientError>,
@@ -34,7 +39,7 @@ pub(crate) struct Driven {
 pub(crate) async fn drive(trace: Trace, job: Job) -> Driven {
     let tier = trace.engine.snapshot.rules.tiers[job.admission.tier].name.clone();
     let engine = Arc::clone(&trace.engine);
-    let result = engine.unless_closed(std::pin::pin!(run(&trace, &job))).await;
+    let result = engine.unless_closed(std::pin::pin!(planned(&trace, &job))).await;
     let attempts = trace.attempts();
     match &result {
         Ok(committed) => {
@@ -48,15 +53,20 @@ pub(crate) async fn drive(trace: Trace, job: Job) -> Driven {
             trace.failed(error);
         }
     }
-    Driven { trace, tier, attempts, result }
+    Driven { trace, job, tier, attempts, result }
 }
 
-async fn run(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
-    let engine = &*trace.engine;
-    let plan = make_plan(engine, &job.chat, &job.admission)?;
-    let candidates = write_candidates(engine, &plan);
+async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
+    let plan = make_plan(&trace.engine, &job.chat, &job.admission)?;
+    let candidates = write_candidates(&trace.engine, &plan);
     trace.note(|record| record.candidates = candidates);
-    let mut course = Course::new(engine, job, &plan);
+    run(trace, job, &plan).await
+}
+
+/// Goes through the targets of a plan until one answers.
+pub(crate) async fn run(trace: &Trace, job: &Job, plan: &Plan) -> Result<Committed, ClientError> {
+    let engine = &*trace.engine;
+    let mut course = Course::new(engine, job, plan);
     let mut race = Race::new();
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
 
@@ -74,7 +84,11 @@ async fn run(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
                     if !turn.wait.is_zero() {
                         tokio::time::sleep(turn.wait).await;
                     }
-                    if let Some(held) = hold(&mut course, turn, race.is_empty()).await {
+                    let held = match race.is_empty() {
+                        true => hold(&mut course, turn).await,
+                        false => hold_beside(&mut course, turn),
+                    };
+                    if let Some(held) = held {
                         let (entry, attempt) = begin(trace, job, &course, held)?;
                         race.enter(entry, attempt);
                     }
@@ -86,18 +100,23 @@ async fn run(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
         }
         match race.next(alarm.as_mut()).await {
             Happening::Landed(entry, Ok(committed)) => {
-                course.clear(committed.deployment, entry.key, entry.sent);
-                if matches!(committed.content, Content::Whole(_)) {
-                    trace.land(entry.flight, &Ending::Answered);
-                }
-                for loser in race.entries() {
-                    trace.land(loser.flight, &Ending::Broken { outcome: "superseded", message: None });
-                }
+                won(trace, &course, &entry, &committed);
+                race.entries().for_each(|loser| beaten(trace, &course, loser));
                 return Ok(committed);
             }
             Happening::Landed(entry, Err(failure)) => failed(trace, &mut course, &entry, failure)?,
-            Happening::Silent(entry) => failed(trace, &mut course, &entry, silent(entry.begun.elapsed()))?,
-            Happening::HedgeDue | Happening::ReliefDue => {}
+            Happening::Silent(entry) => {
+                engine.silent(course.target(entry.turn));
+                failed(trace, &mut course, &entry, silent(entry.begun.elapsed()))?;
+            }
+            Happening::HedgeDue(slow) => {
+                if let Some(held) = hedge(trace, &mut course, race.entries(), &slow) {
+                    let (entry, attempt) = begin(trace, job, &course, held)?;
+                    race.enter(entry, attempt);
+                }
+            }
+            // Somebody else is looked for at once.
+            Happening::ReliefDue => {}
         }
     }
     course.conclude(trace)
@@ -114,21 +133,43 @@ struct Held {
 }
 
 /// Takes hold of what an attempt needs. What stands in the way is noted.
-async fn hold(course: &mut Course<'_>, turn: Turn, may_wait: bool) -> Option<Held> {
-    let (engine, candidate) = (course.engine, &course.plan.candidates[turn.position]);
-    let (target, now) = (candidate.deployment, engine.now());
-    let key = match course.key(target, now) {
-        Ok(key) => key,
+async fn hold(course: &mut Course<'_>, turn: Turn) -> Option<Held> {
+    let (engine, candidate, now) = (course.engine, &course.plan.candidates[turn.position], course.engine.now());
+    let (key, entrance) = approach(course, turn, now)?;
+    let (target, others) = (candidate.deployment, course.has_others());
+    let reserved = engine.reserve(now, target, key, &candidate.demand, entrance, others).await;
+    held(course, turn, key, reserved)
+}
+
+/// The same for one that goes beside others, which are not kept waiting for it.
+fn hold_beside(course: &mut Course<'_>, turn: Turn) -> Option<Held> {
+    let (engine, candidate, now) = (course.engine, &course.plan.candidates[turn.position], course.engine.now());
+    let (key, entrance) = approach(course, turn, now)?;
+    let reserved = engine.try_reserve(now, candidate.deployment, key, &candidate.demand, entrance);
+    held(course, turn, key, reserved.map(|reservation| (reservation, now)))
+}
+
+/// The key for an attempt, and how it comes to its target.
+fn approach(course: &mut Course<'_>, turn: Turn, now: Now) -> Option<(Option<KeyIndex>, Entrance)> {
+    let target = course.target(turn);
+    match course.key(target, now) {
+        Ok(key) => {
+            let (featured, is_last_resort) = (course.featured, course.plan.last_resort);
+            Some((key, Entrance { featured, is_last_resort, is_first: course.is_first(target) }))
+        }
         Err(reason) => {
             course.obstacle(turn.position, reason);
-            return None;
+            None
         }
-    };
-    let reserved = match may_wait {
-        true => engine.reserve(now, target, key, &candidate.demand, course.has_others()).await,
-        // Others are under way, who are not kept waiting.
-        false => engine.try_reserve(now, target, key, &candidate.demand).map(|reservation| (reservation, now)),
-    };
+    }
+}
+
+fn held(
+    course: &mut Course<'_>,
+    turn: Turn,
+    key: Option<KeyIndex>,
+    reserved: Result<(ReservationId, Now), Reason>,
+) -> Option<Held> {
     match reserved {
         Ok((reservation, now)) => Some(Held { turn, key, reservation, now }),
         Err(reason) => {
@@ -156,21 +197,81 @@ fn begin<'a>(
     let flight = trace.take_off(candidate.deployment, key, reservation, now, &candidate.demand);
     let most_output = candidate.demand.output.most.min(job.chat.max_output.unwrap_or(1_000));
     let remaining = job.deadline.monotonic.since(now.monotonic);
-    let limit = first_content(deployment, job.chat.stream, most_output);
+    let class = Class::of(job.chat.stream, candidate.demand.input.expected, job.chat.max_output);
+    let outlook = engine.outlook(candidate.deployment, class, course.has_others());
+    let limit = first_content(deployment, job.chat.stream, most_output, outlook);
     let limits = Limits::new(limit, remaining, course.has_others(), job.chat.stream);
+    let is_first = flight.is_first();
+    if is_first {
+        engine.begins(candidate.deployment, class, expected_tokens(candidate));
+    }
+    let hedge = outlook
+        .times
+        .filter(|_| is_first && engine.snapshot.hedge && course.has_others())
+        .map(|times| timing::hedge(&times));
     let begun = Instant::now();
     let entry = Entry {
         turn,
         key,
         flight,
+        class,
         sent: now,
         begun,
-        hedge_at: None,
+        hedge_at: hedge.map(|hedge| begun + hedge),
         relief_at: limits.relief.map(|relief| begun + relief),
         is_late: false,
         ends_at: begun + limits.end,
     };
     Ok((entry, attempt(trace, job, candidate, Sending { key, reservation, flight, sent: now })))
+}
+
+/// Takes hold of what a second attempt needs, beside one that is slow. What is scarce pays for none, and neither does a
+/// time in which everything is slow.
+fn hedge<'b>(
+    trace: &Trace,
+    course: &mut Course<'_>,
+    running: impl Iterator<Item = &'b Entry>,
+    slow: &Entry,
+) -> Option<Held> {
+    let engine = course.engine;
+    if !engine.is_exception(course.target(slow.turn), slow.class) {
+        return None;
+    }
+    let turn = course.hedge(trace.attempts(), running, slow)?;
+    let tokens = expected_tokens(&course.plan.candidates[turn.position]);
+    if !engine.state().health.hedges.hedge(tokens) {
+        course.put_back(turn);
+        return None;
+    }
+    let held = hold_beside(course, turn)?;
+    let name = |turn: Turn| engine.snapshot.deployment(course.target(turn)).name.as_str();
+    let event = Event::Hedged { id: trace.id, slow: name(slow.turn), second: name(turn) };
+    engine.telemetry().tell(held.now.wall, &event);
+    Some(held)
+}
+
+fn expected_tokens(candidate: &Candidate) -> u64 {
+    candidate.demand.input.expected.saturating_add(candidate.demand.output.expected)
+}
+
+/// An attempt brought content that the client is going to get.
+fn won(trace: &Trace, course: &Course<'_>, entry: &Entry, committed: &Committed) {
+    course.clear(committed.deployment, entry.key, entry.sent);
+    trace.engine.observe(committed.deployment, entry.class, entry.begun.elapsed());
+    match committed.content {
+        Content::Stream(_) => trace.see(entry.flight, Sight::Answers),
+        Content::Whole(_) => {
+            trace.see(entry.flight, Sight::Worked);
+            trace.land(entry.flight, &Ending::Answered);
+        }
+    }
+}
+
+/// Another attempt was faster. What this one used is not known.
+fn beaten(trace: &Trace, course: &Course<'_>, entry: &Entry) {
+    trace.engine.observe(course.target(entry.turn), entry.class, entry.begun.elapsed());
+    trace.see(entry.flight, Sight::Unclear);
+    trace.land(entry.flight, &Ending::Broken { outcome: "superseded", message: None });
 }
 
 /// Draws the consequences of an attempt that failed.
@@ -203,7 +304,7 @@ fn land(trace: &Trace, flight: FlightId, failure: &Failure) {
 
 impl Driven {
     pub(crate) fn into_answer(self) -> Answer {
-        let Self { trace, tier, attempts, result } = self;
+        let Self { trace, job, tier, attempts, result } = self;
         let engine = Arc::clone(&trace.engine);
         let mut answer = Answer {
             reply: Reply::Whole(Bytes::new()),
@@ -225,7 +326,10 @@ impl Driven {
                         trace.answered();
                         Reply::Whole(body)
                     }
-                    Content::Stream(relay) => Reply::Stream(Box::new(StreamBody::relaying(relay, trace))),
+                    Content::Stream(relay) => {
+                        let rescuer = Rescuer::new(job, committed.deployment);
+                        Reply::Stream(Box::new(StreamBody::relaying(relay, trace, rescuer)))
+                    }
                 };
             }
         }

@@ -13,7 +13,7 @@ use freeway_quota::{Actual, COUNT_LAG, LimitSpec, ReservationId, Rule, Target};
 use freeway_router::{Account, Deployment, Snapshot};
 use freeway_store::{Dispatch, Recorder, RequestRecord, Spent, Store, StoreError};
 use freeway_telemetry::Telemetry;
-use freeway_types::{LimitIndex, Now, RequestId, Secret, Timestamp};
+use freeway_types::{AccountIndex, DeploymentIndex, LimitIndex, Now, RequestId, Secret, Timestamp};
 use freeway_upstream::Client;
 use tokio::sync::Notify;
 
@@ -23,6 +23,7 @@ use crate::chance::random;
 use crate::clock::Clock;
 use crate::closing::Closing;
 use crate::drive::drive;
+use crate::health::Ward;
 use crate::job::prepare;
 use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
@@ -59,6 +60,10 @@ pub struct Engine {
     pub(crate) charges_requested: Vec<bool>,
     /// Each deployment as the book knows it, with the limits that its answers have shown.
     pub(crate) targets: Vec<Target>,
+    /// Each deployment among what was seen of them.
+    pub(crate) wards: Vec<Ward>,
+    /// The first account that fails when each account does.
+    pub(crate) domains: Vec<AccountIndex>,
     /// Each account's limits that go by the provider's clock.
     pub(crate) calendars: Vec<Vec<LimitIndex>>,
     /// Who asks each account's quota endpoint, if it has one.
@@ -103,6 +108,8 @@ pub struct Ask {
     pub data: Option<String>,
     /// `x-freeway-min-quality`.
     pub min_quality: Option<String>,
+    /// `x-freeway-rescue`.
+    pub rescue: Option<String>,
     /// `x-freeway-deadline`.
     pub deadline: Option<Duration>,
 }
@@ -174,6 +181,7 @@ impl Engine {
         engine.begin_bounds(&legacy)?;
         engine.shared().load_sizes(&mut engine.state(), now)?;
         engine.shared().load_pauses(&mut engine.state(), now)?;
+        engine.shared().load_breakers(now)?;
         Ok(engine)
     }
 
@@ -233,10 +241,16 @@ impl Engine {
             state.book.enlist(&deployment.name, account, &deployment.limits)
         };
         let targets = snapshot.deployments.iter().map(enlist).collect();
+        let ward = |deployment: &Deployment| {
+            let account = &snapshot.accounts[deployment.account.get()].id;
+            state.health.enlist(&deployment.name, account)
+        };
+        let wards = snapshot.deployments.iter().map(ward).collect();
         let calendars = Self::calendars_of(&snapshot, &state);
         state.tell_clocks(&snapshot, &calendars);
         drop(state);
         let clients: Vec<Arc<Client>> = clients.into_iter().map(Arc::new).collect();
+        let domains = domains(&snapshot, &clients);
         let inquirers = shared.post(&snapshot, &clients);
         let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
         Ok(Self {
@@ -247,6 +261,8 @@ impl Engine {
             calibrated,
             charges_requested,
             targets,
+            wards,
+            domains,
             calendars,
             inquirers,
             shared,
@@ -329,6 +345,11 @@ impl Engine {
         self.shared.state()
     }
 
+    /// What fails together with a deployment, by the first of its accounts.
+    pub(crate) fn domain(&self, index: DeploymentIndex) -> AccountIndex {
+        self.domains[self.snapshot.deployment(index).account.get()]
+    }
+
     /// Hands a finished request to the ledger.
     pub(crate) fn record(&self, request: RequestRecord) {
         self.shared.recorder.record(request);
@@ -363,6 +384,17 @@ impl Engine {
         }
         Some(longest + COUNT_LAG + LONGEST_ATTEMPT)
     }
+}
+
+/// For each account, the first one at the same provider and address: what is wrong with one is wrong with the other.
+fn domains(snapshot: &Snapshot, clients: &[Arc<Client>]) -> Vec<AccountIndex> {
+    let is_same = |one: usize, other: usize| {
+        let (here, there) = (&snapshot.accounts[one], &snapshot.accounts[other]);
+        let is_same_provider = here.provider.is_some() && here.provider == there.provider;
+        is_same_provider && clients[one].origin() == clients[other].origin()
+    };
+    let first = |account: usize| (0..account).find(|other| is_same(account, *other)).unwrap_or(account);
+    (0..clients.len()).map(|account| AccountIndex::new(first(account))).collect()
 }
 
 impl Shared {

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Denial, Wish, admit};
-use freeway_router::{NameError, Plan, Request, Sample, plan};
+use freeway_router::{NameError, Plan, Request, Rescue, Sample, plan};
 use freeway_types::Now;
 
 use crate::engine::Ask;
+use crate::health::is_featured;
 use crate::state::LiveState;
 use crate::timing::DEADLINE;
 use crate::trace::Trace;
 
 /// A request that has been read and admitted.
+#[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) chat: ChatRequest,
     pub(crate) admission: Admission,
     pub(crate) deadline: Now,
+    /// What becomes of its stream if that breaks off.
+    pub(crate) rescue: Rescue,
 }
 
 /// Reads a request and has it admitted.
@@ -29,6 +33,7 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
         record.stream = chat.stream;
     });
     trace.sample = Some(Sample::of(&chat));
+    trace.featured = is_featured(chat.features);
     let wish = Wish { tier: ask.tier.as_deref(), data: ask.data.as_deref(), min_quality: ask.min_quality.as_deref() };
     let rules = &engine.snapshot.rules;
     let admission = admit(rules, ask.caller, wish).map_err(|denial| match denial {
@@ -40,7 +45,17 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
         record.data = admission.data.to_string();
     });
     let deadline = ask.received.after(ask.deadline.unwrap_or(DEADLINE));
-    Ok(Job { chat, admission, deadline })
+    let rescue = match ask.rescue.as_deref() {
+        None => engine.snapshot.aliases.get(&chat.model).map_or(Rescue::default(), |alias| alias.rescue),
+        Some("fail") => Rescue::Fail,
+        Some("continue") => Rescue::Continue,
+        Some("restart") => Rescue::Restart,
+        Some(other) => {
+            let message = format!("x-freeway-rescue: `{}` is none of fail, continue, restart", other.escape_debug());
+            return Err(ClientError::new(400, "invalid_value", message).at("x-freeway-rescue"));
+        }
+    };
+    Ok(Job { chat, admission, deadline, rescue })
 }
 
 /// Makes the plan for a request as things stand now.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use freeway_router::Class;
 use freeway_types::{KeyIndex, Now};
 use tokio::time::{Instant, Sleep};
 
@@ -27,6 +28,7 @@ pub(crate) struct Entry {
     pub(crate) turn: Turn,
     pub(crate) key: Option<KeyIndex>,
     pub(crate) flight: FlightId,
+    pub(crate) class: Class,
     pub(crate) sent: Now,
     pub(crate) begun: Instant,
     /// When it has been silent for so long that a second one is worth its price.
@@ -46,7 +48,7 @@ pub(crate) enum Happening {
     /// One was given up, because it had its time.
     Silent(Entry),
     /// One is slow.
-    HedgeDue,
+    HedgeDue(Entry),
     /// One is late.
     ReliefDue,
 }
@@ -93,7 +95,7 @@ impl<F: Future<Output = Result<Committed, Failure>>> Race<F> {
                 }
                 if is_due(&leg.entry.hedge_at) {
                     leg.entry.hedge_at = None;
-                    return Poll::Ready(Happening::HedgeDue);
+                    return Poll::Ready(Happening::HedgeDue(leg.entry));
                 }
                 if is_due(&leg.entry.relief_at) {
                     leg.entry.relief_at = None;

@@ -14,20 +14,24 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use freeway_dialect::ClientError;
-use freeway_dialect::openai_chat::{END_MARKER, read_chunk, render_stream_error};
+use freeway_dialect::openai_chat::{END_MARKER, Parted, Splice, Told, read_chunk, render_stream_error};
 use freeway_dialect::sse::{self, Decoder, Event};
-use freeway_telemetry::Event as Told;
+use freeway_router::Fault;
 use freeway_upstream::AnswerBody;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use crate::closing::{Closed, shutting_down};
 use crate::engine::{Answer, Reply};
+use crate::health::Sight;
+use crate::rescue::Rescuer;
 use crate::timing::KEEP_ALIVE;
 use crate::trace::{Ending, FlightId, Trace};
 
 /// How long the rest of an ended stream is read, so that its connection can be used again.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+/// Who breaks off is at fault.
+const MODEL: Fault = Fault::Model { weight: 1 };
 /// Sent while an answer is held.
 const KEEP_ALIVE_COMMENT: &[u8] = b": waiting for the first content\n\n";
 
@@ -51,11 +55,21 @@ enum Stage {
         trace: Box<Trace>,
         /// The gateway ends, and the stream with it.
         closed: Closed,
+        /// What helps if it breaks off.
+        rescuer: Option<Box<Rescuer>>,
+    },
+    /// It broke off, and another target is to go on.
+    Rescuing {
+        next: Pin<Box<dyn Future<Output = Rescued> + Send>>,
+        comment: Pin<Box<Sleep>>,
     },
     /// One last piece.
     Last(Bytes),
     Over,
 }
+
+/// A stream that goes on, or the error in which it ends.
+type Rescued = (Trace, Result<Box<Relay>, ClientError>);
 
 /// What is to be known about a stream that is relayed.
 pub(crate) struct Terms {
@@ -69,6 +83,8 @@ pub(crate) struct Terms {
     pub(crate) finished: u128,
     /// Longest silence.
     pub(crate) gap: Duration,
+    /// Whether its start does not fit what it is to be joined to.
+    pub(crate) parted: bool,
     /// For events.
     pub(crate) account: String,
 }
@@ -80,6 +96,10 @@ pub(crate) struct Relay {
     /// Bytes that were held until the commit point.
     held: Bytes,
     terms: Terms,
+    /// What the client was told, where that may be needed.
+    told: Option<Box<Told>>,
+    /// Joins it to what another one has said.
+    splice: Option<Box<Splice>>,
     /// When the last event came: after too long a silence the stream ends.
     heard: Instant,
     /// When the client last got something: a comment keeps everything between us from taking the stream for dead.
@@ -94,15 +114,17 @@ enum Step {
     /// The end, with the last bytes.
     Complete(Bytes),
     /// Broken off, with what could still be passed.
-    Broken(Bytes, String),
+    Broken(Bytes, String, Fault),
     /// The gateway does not wait for the rest.
     CutOff,
 }
 
 impl StreamBody {
-    pub(crate) fn relaying(relay: Box<Relay>, trace: Trace) -> Self {
-        let closed = trace.engine.closing().closed();
-        Self(Stage::Relaying { relay, trace: Box::new(trace), closed })
+    pub(crate) fn relaying(mut relay: Box<Relay>, trace: Trace, rescuer: Option<Rescuer>) -> Self {
+        if rescuer.is_some() {
+            relay.listen();
+        }
+        Self(Stage::relaying(relay, trace, rescuer.map(Box::new)))
     }
 
     /// A stream that begins before anybody has answered.
@@ -131,7 +153,19 @@ impl Body for StreamBody {
                     comment.as_mut().reset(Instant::now() + KEEP_ALIVE);
                     return data(Bytes::from_static(KEEP_ALIVE_COMMENT));
                 }
-                Stage::Relaying { relay, trace, closed } => {
+                Stage::Rescuing { next, comment } => {
+                    if let Poll::Ready((trace, rescued)) = next.as_mut().poll(context) {
+                        self.0 = match rescued {
+                            Ok(relay) => Stage::relaying(relay, trace, None),
+                            Err(error) => Stage::Last(break_off(&trace, "broken_answer", &error, &[])),
+                        };
+                        continue;
+                    }
+                    ready!(comment.as_mut().poll(context));
+                    comment.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                    return data(Bytes::from_static(STILL_THERE_COMMENT));
+                }
+                Stage::Relaying { relay, trace, closed, rescuer } => {
                     // Looked at before the upstream, too: one that always has more would keep the gateway from ending.
                     let step = match trace.engine.closing().is_closed() {
                         true => relay.cut_off(),
@@ -146,14 +180,29 @@ impl Body for StreamBody {
                     match step {
                         Step::Bytes(bytes) => return data(bytes),
                         Step::Complete(bytes) => {
+                            trace.see(relay.terms.flight, Sight::Worked);
                             trace.land(relay.terms.flight, &Ending::Answered);
                             trace.answered();
                             relay.drain();
                             self.0 = Stage::Last(bytes);
                         }
-                        Step::Broken(bytes, cause) => {
+                        Step::Broken(bytes, cause, fault) => {
+                            trace.see(relay.terms.flight, Sight::Failed(fault));
                             let error = broken(&trace.engine.scrubber.scrub(&cause));
-                            self.0 = Stage::Last(break_off(trace, "broken_answer", &error, &bytes));
+                            let told = relay.told.take();
+                            let rescue = rescuer.take().zip(told).filter(|(rescuer, told)| rescuer.suits(trace, told));
+                            let Some((rescuer, told)) = rescue else {
+                                self.0 = Stage::Last(break_off(trace, "broken_answer", &error, &bytes));
+                                continue;
+                            };
+                            let message = Some(error.message.clone());
+                            trace.land(relay.terms.flight, &Ending::Broken { outcome: "broken_answer", message });
+                            if let Stage::Relaying { trace, .. } = std::mem::replace(&mut self.0, Stage::Over) {
+                                self.0 = Stage::rescuing(*rescuer, *trace, *told, error);
+                            }
+                            if !bytes.is_empty() {
+                                return data(bytes);
+                            }
                         }
                         Step::CutOff => {
                             self.0 = Stage::Last(break_off(trace, "cancelled", &shutting_down(), &[]));
@@ -174,6 +223,22 @@ impl Body for StreamBody {
 
     fn is_end_stream(&self) -> bool {
         matches!(self.0, Stage::Over)
+    }
+}
+
+impl Stage {
+    fn relaying(relay: Box<Relay>, trace: Trace, rescuer: Option<Box<Rescuer>>) -> Self {
+        let closed = trace.engine.closing().closed();
+        Self::Relaying { relay, trace: Box::new(trace), closed, rescuer }
+    }
+
+    fn rescuing(rescuer: Rescuer, trace: Trace, told: Told, cause: ClientError) -> Self {
+        let next = Box::pin(async move {
+            // Why nobody could go on is in the record; the client is told what happened to its answer.
+            let rescued = rescuer.rescue(&trace, told).await.map_err(|_| cause);
+            (trace, rescued)
+        });
+        Self::Rescuing { next, comment: Box::pin(tokio::time::sleep(KEEP_ALIVE)) }
     }
 }
 
@@ -210,11 +275,44 @@ impl Relay {
     pub(crate) fn new(incoming: Option<AnswerBody>, decoder: Decoder, held: Bytes, terms: Terms) -> Self {
         let now = Instant::now();
         let alarm = Box::pin(tokio::time::sleep(terms.gap.min(KEEP_ALIVE)));
-        Self { incoming, decoder, held, terms, heard: now, said: now, alarm }
+        Self { incoming, decoder, held, terms, told: None, splice: None, heard: now, said: now, alarm }
+    }
+
+    /// From now on, takes note of what the client is told.
+    fn listen(&mut self) {
+        let mut told = Box::<Told>::default();
+        for event in events(&self.held) {
+            event.data.iter().for_each(|data| told.note(data));
+        }
+        self.told = Some(told);
+    }
+
+    /// Joins it to what another stream has said.
+    pub(crate) fn join(&mut self, mut splice: Splice) {
+        let mut joined = BytesMut::new();
+        for event in events(&self.held) {
+            match event.data.as_ref().map(|data| splice.pass(data)) {
+                Some(Ok(Some(chunk))) => joined.extend_from_slice(&sse::encode(&chunk)),
+                Some(Ok(None)) => {}
+                // It is found again where the stream is passed on, and ended there.
+                Some(Err(Parted)) => self.terms.parted = true,
+                None => joined.extend_from_slice(&event.raw),
+            }
+        }
+        self.held = joined.freeze();
+        self.splice = Some(Box::new(splice));
+    }
+
+    /// Sets something before its first bytes.
+    pub(crate) fn precede(&mut self, first: &[u8]) {
+        self.held = [first, &self.held].concat().into();
     }
 
     fn poll(&mut self, context: &mut Context<'_>, trace: &Trace) -> Poll<Step> {
         let mut passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
+        if self.terms.parted {
+            return Poll::Ready(Step::Broken(passed.freeze(), Parted.to_string(), Fault::None));
+        }
         loop {
             if let Some(step) = self.pass_events(&mut passed, trace) {
                 return Poll::Ready(step);
@@ -234,7 +332,7 @@ impl Relay {
                     return Poll::Ready(if self.is_finished() {
                         self.complete(passed)
                     } else {
-                        Step::Broken(passed.freeze(), cause)
+                        Step::Broken(passed.freeze(), cause, MODEL)
                     });
                 }
                 Poll::Ready(None) => return Poll::Ready(self.end(passed, trace)),
@@ -253,7 +351,7 @@ impl Relay {
                 return Poll::Ready(if self.is_finished() {
                     self.complete(passed)
                 } else {
-                    Step::Broken(passed.freeze(), cause)
+                    Step::Broken(passed.freeze(), cause, MODEL)
                 });
             }
             let comment_is_due = now >= self.said + KEEP_ALIVE;
@@ -277,7 +375,7 @@ impl Relay {
                     }
                 }
                 Ok(None) => return None,
-                Err(error) => return Some(Step::Broken(std::mem::take(passed).freeze(), error.to_string())),
+                Err(error) => return Some(Step::Broken(std::mem::take(passed).freeze(), error.to_string(), MODEL)),
             }
         }
     }
@@ -291,21 +389,21 @@ impl Relay {
         if event.name.as_deref() == Some(b"error") {
             let message = read_chunk(data).and_then(|chunk| chunk.error).map(|error| error.message);
             let cause = message.unwrap_or_else(|| "the provider sent an error".to_owned());
-            return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
+            return Some(Step::Broken(std::mem::take(passed).freeze(), cause, MODEL));
         }
         self.heard = Instant::now();
         self.said = self.heard;
         if data.starts_with(END_MARKER) {
             if !self.is_finished() {
                 let cause = "the end marker came before every choice had its finish reason".to_owned();
-                return Some(Step::Broken(std::mem::take(passed).freeze(), cause));
+                return Some(Step::Broken(std::mem::take(passed).freeze(), cause, MODEL));
             }
             passed.extend_from_slice(&event.raw);
             return Some(Step::Complete(std::mem::take(passed).freeze()));
         }
         let Some(chunk) = read_chunk(data) else {
             // One unreadable event does not end a good stream, and does not vanish without a word either.
-            let told = Told::MalformedEvent { account: &self.terms.account };
+            let told = freeway_telemetry::Event::MalformedEvent { account: &self.terms.account };
             trace.engine.telemetry().tell(trace.engine.now().wall, &told);
             trace.note(|record| record.error = Some("malformed_event".to_owned()));
             passed.extend_from_slice(LEFT_OUT_COMMENT);
@@ -313,17 +411,28 @@ impl Relay {
         };
         trace.saw(self.terms.flight, chunk.usage, chunk.text_bytes);
         if let Some(error) = chunk.error {
-            return Some(Step::Broken(std::mem::take(passed).freeze(), error.message));
+            return Some(Step::Broken(std::mem::take(passed).freeze(), error.message, MODEL));
         }
         self.terms.finished |= chunk.finished;
         if chunk.finish == Some(freeway_dialect::openai_chat::Finish::Error) {
             return Some(Step::Broken(
                 std::mem::take(passed).freeze(),
                 "the provider ended it with an error".to_owned(),
+                MODEL,
             ));
         }
-        if !(self.terms.strip_usage && chunk.usage_only) {
-            passed.extend_from_slice(&event.raw);
+        if self.terms.strip_usage && chunk.usage_only {
+            return None;
+        }
+        if let Some(told) = &mut self.told {
+            told.note(data);
+        }
+        match self.splice.as_mut().map(|splice| splice.pass(data)) {
+            None => passed.extend_from_slice(&event.raw),
+            Some(Ok(chunk)) => passed.extend_from_slice(&chunk.map(|chunk| sse::encode(&chunk)).unwrap_or_default()),
+            Some(Err(parted)) => {
+                return Some(Step::Broken(std::mem::take(passed).freeze(), parted.to_string(), Fault::None));
+            }
         }
         None
     }
@@ -342,7 +451,7 @@ impl Relay {
         if self.is_finished() {
             self.complete(passed)
         } else {
-            Step::Broken(passed.freeze(), "it ended without a finish reason".to_owned())
+            Step::Broken(passed.freeze(), "it ended without a finish reason".to_owned(), MODEL)
         }
     }
 
@@ -388,6 +497,13 @@ impl Relay {
             let _ = tokio::time::timeout(DRAIN_LIMIT, rest).await;
         });
     }
+}
+
+/// The events in bytes that were passed whole.
+fn events(bytes: &Bytes) -> Vec<Event> {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    std::iter::from_fn(|| decoder.next().ok().flatten()).collect()
 }
 
 /// An event whose empty line is missing, with it.

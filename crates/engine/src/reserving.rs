@@ -18,6 +18,17 @@ const WAIT_BEFORE_OTHERS: Duration = Duration::from_millis(50);
 /// … and where none may.
 const WAIT_AT_THE_LAST: Duration = Duration::from_secs(2);
 
+/// How an attempt comes to its target.
+#[derive(Clone, Copy)]
+pub(crate) struct Entrance {
+    /// Whether its request uses more than plain text.
+    pub(crate) featured: bool,
+    /// Whether everything fails again and again, so that it may go there all the same.
+    pub(crate) is_last_resort: bool,
+    /// Whether its request has not been at this account before.
+    pub(crate) is_first: bool,
+}
+
 impl Engine {
     /// Holds what an attempt may use; says when it began to. Waits only where more is wanted at once than the disk was
     /// told ahead.
@@ -27,13 +38,14 @@ impl Engine {
         index: DeploymentIndex,
         key: Option<KeyIndex>,
         demand: &Demand,
+        entrance: Entrance,
         has_others: bool,
     ) -> Result<(ReservationId, Now), Reason> {
         let end = now.after(if has_others { WAIT_BEFORE_OTHERS } else { WAIT_AT_THE_LAST });
         loop {
             // It rings from here on, even while nobody waits for it yet.
             let secured = self.shared().secured.notified();
-            match self.try_reserve(now, index, key, demand) {
+            match self.try_reserve(now, index, key, demand, entrance) {
                 Ok(reservation) => return Ok((reservation, now)),
                 Err(Reason::Unsecured { .. }) if now.monotonic < end.monotonic => {
                     let _ = tokio::time::timeout(end.monotonic.since(now.monotonic), secured).await;
@@ -51,8 +63,10 @@ impl Engine {
         index: DeploymentIndex,
         key: Option<KeyIndex>,
         demand: &Demand,
+        entrance: Entrance,
     ) -> Result<ReservationId, Reason> {
         let deployment = self.snapshot.deployment(index);
+        let ward = self.wards[index.get()];
         let mut state = self.state();
         if !state.in_force.contains(&deployment.name) {
             return Err(Reason::Off("removed or switched off by an edit of the configuration".to_owned()));
@@ -60,6 +74,12 @@ impl Engine {
         let live = LiveState { engine: self, state: &mut state, now };
         if let Some((until, why)) = live.held_back(index) {
             return Err(Reason::Paused { until, why });
+        }
+        if let (Some(until), false) = (state.health.open_until(ward, entrance.featured, now), entrance.is_last_resort) {
+            return Err(Reason::Broken { until });
+        }
+        if !entrance.is_first && !state.health.retries(ward).again(now) {
+            return Err(Reason::Failed("enough was sent there again for now".to_owned()));
         }
         let reserved = state.book.reserve_at(now, self.targets[index.get()], demand).map_err(|blocked| {
             let name = state.book.spec(blocked.limit).name.clone();
@@ -71,8 +91,15 @@ impl Engine {
                 }
             }
         });
-        if reserved.is_ok() {
+        if let Ok(reservation) = reserved {
+            if !state.health.admit(ward, entrance.featured, entrance.is_last_resort, now) {
+                state.book.release(reservation);
+                return Err(Reason::Broken { until: now.after(Duration::from_secs(1)) });
+            }
             self.claim_pauses(&mut state, index, key, now);
+            if entrance.is_first {
+                state.health.retries(ward).first(now);
+            }
         }
         let wanted = state.book.take_wanted();
         drop(state);

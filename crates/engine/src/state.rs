@@ -6,15 +6,18 @@ use freeway_catalog::{Charges, Counts};
 use freeway_quota::{Book, COUNT_LAG, Demand, Fit, PauseScope, Pauses, Skew, used};
 use freeway_router::{Account, Deployment, Expectation, Live, Shape};
 use freeway_store::Spent;
-use freeway_types::{DeploymentIndex, KeyIndex, LimitIndex, Metric, Now, Usage};
+use freeway_types::{DeploymentIndex, FeatureSet, KeyIndex, LimitIndex, Metric, Now, Usage};
 
 use crate::engine::Engine;
+use crate::health::{Health, is_featured};
 
 /// What changes from request to request.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) book: Book,
     pub(crate) pauses: Pauses,
+    /// Breakers, times, and how often something may be sent twice.
+    pub(crate) health: Health,
     /// Refusals without a hint in a row, by deployment.
     pub(crate) strikes: BTreeMap<String, u32>,
     /// Deployments that have answered 404 once.
@@ -63,6 +66,10 @@ impl Live for LiveState<'_> {
 
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)> {
         self.held_back(deployment)
+    }
+
+    fn broken(&mut self, deployment: DeploymentIndex, features: FeatureSet) -> Option<Now> {
+        self.state.health.open_until(self.engine.wards[deployment.get()], is_featured(features), self.now)
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use freeway_router::Deployment;
+use freeway_router::{Deployment, Times};
 
 /// Answers are held back until their first content, but no longer than this.
 pub(crate) const HOLD: Duration = Duration::from_secs(10);
@@ -16,19 +16,46 @@ pub(crate) const MOST_ATTEMPTS: usize = 8;
 const FIRST_CONTENT: Duration = Duration::from_secs(10);
 const FIRST_CONTENT_REASONING: Duration = Duration::from_secs(60);
 const FIRST_CONTENT_MOST: Duration = Duration::from_secs(120);
+const FIRST_CONTENT_LEAST: Duration = Duration::from_secs(5);
+/// So many times what 99 in a hundred answers take.
+const USUAL: u32 = 4;
+const HEDGE_LEAST: Duration = Duration::from_millis(300);
+const HEDGE_MOST: Duration = Duration::from_secs(10);
 const GAP: Duration = Duration::from_secs(60);
 const GAP_REASONING: Duration = Duration::from_secs(120);
 /// Tokens a second that a whole answer is expected to be written at.
 const TOKENS_PER_SECOND: u64 = 50;
 
-/// How long an attempt may take to its first content; of a whole answer, to its end. Until latencies are
-/// learned, one figure holds for all.
-pub(crate) fn first_content(deployment: &Deployment, stream: bool, most_output: u64) -> Duration {
+/// How long an attempt may take to its first content; of a whole answer, to its end. What is usual there decides, once
+/// it is known. Where there is nobody else to turn to, it is never less than for a stranger, and longer each time that
+/// nothing came: some hosts are that slow.
+pub(crate) fn first_content(deployment: &Deployment, stream: bool, most_output: u64, outlook: Outlook) -> Duration {
     let base = if deployment.reasoning { FIRST_CONTENT_REASONING } else { FIRST_CONTENT };
-    if stream {
-        return base;
+    let writing = if stream { 0 } else { most_output / TOKENS_PER_SECOND };
+    let cold = base.saturating_add(Duration::from_secs(writing)).min(FIRST_CONTENT_MOST);
+    let known = outlook.times.map(|times| (times.p99 * USUAL).clamp(FIRST_CONTENT_LEAST, FIRST_CONTENT_MOST));
+    match (known, outlook.has_others) {
+        (Some(known), true) => known,
+        (None, true) => cold,
+        (known, false) => known.map_or(cold, |known| known.max(cold)).saturating_mul(1 << outlook.silences.min(4)),
     }
-    base.saturating_add(Duration::from_secs(most_output / TOKENS_PER_SECOND)).min(FIRST_CONTENT_MOST)
+    .min(FIRST_CONTENT_MOST)
+}
+
+/// When an attempt has been silent for so long that a second one is worth its price.
+pub(crate) fn hedge(times: &Times) -> Duration {
+    times.p95.clamp(HEDGE_LEAST, HEDGE_MOST)
+}
+
+/// What an attempt's target is like.
+#[derive(Clone, Copy)]
+pub(crate) struct Outlook {
+    /// How long it takes, once that is known.
+    pub(crate) times: Option<Times>,
+    /// Attempts in a row that were given up for their silence.
+    pub(crate) silences: u32,
+    /// Whether there are others to turn to.
+    pub(crate) has_others: bool,
 }
 
 /// How long an attempt may take.

@@ -12,6 +12,7 @@ use freeway_telemetry::Event;
 use freeway_types::{DeploymentIndex, KeyIndex, Now, RequestId, Timestamp, Usage, UsageSource};
 
 use crate::engine::{Ask, Engine};
+use crate::health::Sight;
 
 /// Status recorded for a client that left.
 const CLIENT_LEFT: u16 = 499;
@@ -29,6 +30,8 @@ pub(crate) struct Trace {
     pub(crate) received: Now,
     /// What an answer teaches about tokens; `None` until the request is read.
     pub(crate) sample: Option<Sample>,
+    /// Whether it uses more than plain text.
+    pub(crate) featured: bool,
     /// Several attempts may be under way, and all of them in one task: nobody ever waits for this.
     log: Mutex<Log>,
 }
@@ -49,6 +52,12 @@ enum Attempt {
 /// An attempt's place among those of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlightId(usize);
+
+impl FlightId {
+    pub(crate) const fn is_first(self) -> bool {
+        self.0 == 0
+    }
+}
 
 /// One attempt under way.
 struct Flight {
@@ -96,7 +105,7 @@ impl Trace {
             attempts: Vec::new(),
         };
         let log = Log { record: Some(Box::new(record)), attempts: Vec::with_capacity(1) };
-        Self { engine, id: ask.id, received: ask.received, sample: None, log: Mutex::new(log) }
+        Self { engine, id: ask.id, received: ask.received, sample: None, featured: false, log: Mutex::new(log) }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -201,6 +210,14 @@ impl Trace {
         self.note(|record| record.first_content_us = Some(took));
     }
 
+    /// Takes note of what an attempt under way shows of its target.
+    pub(crate) fn see(&self, flight: FlightId, sight: Sight) {
+        let deployment = self.log().flying(flight).map(|flight| flight.deployment);
+        if let Some(deployment) = deployment {
+            self.engine.see(deployment, self.featured, sight);
+        }
+    }
+
     /// An attempt ends: settled, and part of the record. Of one that has ended before, nothing more is heard.
     pub(crate) fn land(&self, flight: FlightId, ending: &Ending<'_>) {
         let mut log = self.log();
@@ -294,6 +311,7 @@ impl Trace {
     }
 
     fn finish(&self, status: u16, outcome: &str, error: Option<&str>) {
+        (0..self.attempts()).for_each(|place| self.see(FlightId(place), Sight::Unclear));
         self.land_all(&Ending::Broken { outcome: "cancelled", message: None });
         let mut log = self.log();
         let Some(mut record) = log.record.take() else { return };

@@ -4,7 +4,7 @@ use freeway_catalog::Modality;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, permits};
 use freeway_quota::{Demand, Fit};
-use freeway_types::{CostClass, DeploymentIndex, Now, Usd};
+use freeway_types::{CostClass, DeploymentIndex, FeatureSet, Now, Usd};
 
 use crate::calibration::{Expectation, Shape};
 use crate::estimate::{demand, least_input};
@@ -29,6 +29,10 @@ pub trait Live {
     fn fit(&mut self, index: DeploymentIndex, deployment: &Deployment, demand: &Demand) -> Fit;
     /// Until when a deployment is paused and why, with its account and keys.
     fn paused(&mut self, deployment: DeploymentIndex) -> Option<(Now, String)>;
+    /// Until when a deployment is left alone, because it fails again and again for requests with such features.
+    fn broken(&mut self, _deployment: DeploymentIndex, _features: FeatureSet) -> Option<Now> {
+        None
+    }
     /// What was learned about requests of a shape at a deployment.
     fn expect(&mut self, _deployment: DeploymentIndex, shape: Shape) -> Expectation {
         Expectation::prior(shape)
@@ -71,6 +75,8 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// Whether the order is the user's own, so that the first target is worth a second try.
     pub ordered: bool,
+    /// Whether the only target fails again and again, and there is no other.
+    pub last_resort: bool,
 }
 
 /// Makes the plan.
@@ -84,12 +90,37 @@ pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> 
         let mut dropped_fields = Vec::new();
         let verdict = match unfit(snapshot, deployment, &request, &mut dropped_fields) {
             Some(reason) => Verdict::Dropped(reason),
-            None => standing(*index, deployment, &demand, live),
+            None => standing(*index, deployment, request.chat.features, &demand, live),
         };
         candidates.push(Candidate { deployment: *index, verdict, demand, dropped_fields });
     }
+    let last_resort = least_bad(snapshot, &mut candidates, live);
     let order = rank(snapshot, &request, strategy, &candidates);
-    Plan { candidates, order, ordered: strategy == Strategy::Ordered }
+    Plan { candidates, order, ordered: strategy == Strategy::Ordered, last_resort }
+}
+
+/// Where all that could serve fail again and again, the one that is to be tried first is kept: breakers alone never
+/// close everything off.
+fn least_bad(snapshot: &Snapshot, candidates: &mut [Candidate], live: &mut impl Live) -> bool {
+    if candidates.iter().any(|candidate| matches!(candidate.verdict, Verdict::Kept { .. })) {
+        return false;
+    }
+    let until = |candidate: &Candidate| match candidate.verdict {
+        Verdict::Dropped(Reason::Broken { until }) => Some(until.monotonic),
+        _ => None,
+    };
+    let mut broken: Vec<usize> =
+        (0..candidates.len()).filter(|position| until(&candidates[*position]).is_some()).collect();
+    broken.sort_by_key(|position| until(&candidates[*position]));
+    for position in broken {
+        let candidate = &mut candidates[position];
+        let deployment = snapshot.deployment(candidate.deployment);
+        if let Fit::Fits(headroom) = live.fit(candidate.deployment, deployment, &candidate.demand) {
+            candidate.verdict = Verdict::Kept { headroom };
+            return true;
+        }
+    }
+    false
 }
 
 /// Why a deployment can never serve this request, if so.
@@ -148,9 +179,18 @@ fn unfit(
 }
 
 /// Whether a deployment that could serve can do so now.
-fn standing(index: DeploymentIndex, deployment: &Deployment, demand: &Demand, live: &mut impl Live) -> Verdict {
+fn standing(
+    index: DeploymentIndex,
+    deployment: &Deployment,
+    features: FeatureSet,
+    demand: &Demand,
+    live: &mut impl Live,
+) -> Verdict {
     if let Some((until, why)) = live.paused(index) {
         return Verdict::Dropped(Reason::Paused { until, why });
+    }
+    if let Some(until) = live.broken(index, features) {
+        return Verdict::Dropped(Reason::Broken { until });
     }
     match live.fit(index, deployment, demand) {
         Fit::Fits(headroom) => Verdict::Kept { headroom },

@@ -72,6 +72,13 @@ pub enum Reason {
         /// Why.
         why: String,
     },
+    /// It failed again and again, and is left alone for a moment.
+    Broken {
+        /// Until when.
+        until: Now,
+    },
+    /// It is another model than the one whose answer is to be continued.
+    OtherModel,
     /// It failed earlier in this request.
     Failed(String),
 }
@@ -97,11 +104,16 @@ impl Reason {
     pub const fn bar(&self) -> Bar {
         match self {
             Self::Data(_) | Self::TierOrder { .. } | Self::WouldSpend | Self::Quality { .. } => Bar::Policy,
-            Self::Off(_) | Self::NotChat | Self::Feature(_) | Self::Field(_) | Self::Output { .. } => Bar::Capability,
+            Self::Off(_)
+            | Self::NotChat
+            | Self::OtherModel
+            | Self::Feature(_)
+            | Self::Field(_)
+            | Self::Output { .. } => Bar::Capability,
             Self::Context { .. } => Bar::Context,
             Self::Quota { too_large: true, .. } => Bar::Context,
             Self::Quota { .. } => Bar::Quota,
-            Self::Unsecured { .. } | Self::Paused { .. } | Self::Failed(_) => Bar::Passing,
+            Self::Unsecured { .. } | Self::Paused { .. } | Self::Broken { .. } | Self::Failed(_) => Bar::Passing,
         }
     }
 
@@ -122,6 +134,8 @@ impl Reason {
             Self::Quota { .. } => "quota",
             Self::Unsecured { .. } => "unsecured",
             Self::Paused { .. } => "paused",
+            Self::Broken { .. } => "breaker",
+            Self::OtherModel => "other_model",
             Self::Failed(_) => "failed",
         }
     }
@@ -131,7 +145,7 @@ impl Reason {
     pub const fn until(&self) -> Option<Now> {
         match self {
             Self::Quota { until, .. } => *until,
-            Self::Paused { until, .. } => Some(*until),
+            Self::Paused { until, .. } | Self::Broken { until } => Some(*until),
             _ => None,
         }
     }
@@ -167,6 +181,8 @@ impl fmt::Display for Reason {
             Self::Quota { name, until: None, .. } => write!(f, "{name}: used up, and does not come back by itself"),
             Self::Unsecured { name } => write!(f, "{name}: the ledger's disk is too slow to secure more of it"),
             Self::Paused { until, why } => write!(f, "paused until {}: {why}", until.wall),
+            Self::Broken { until } => write!(f, "failed again and again, and is left alone until {}", until.wall),
+            Self::OtherModel => f.write_str("another model than the one whose answer is continued"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }

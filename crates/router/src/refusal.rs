@@ -79,6 +79,8 @@ pub enum Domain {
     Deployment,
     /// Everything at the account.
     Account,
+    /// Everything at the provider, whoever pays for it.
+    Provider,
 }
 
 /// What to leave alone.
@@ -279,7 +281,7 @@ impl<'a> Seen<'a> {
                 )
             }
             // A provider that is down as a whole is tried once, whatever the number of its models.
-            502..=504 | 529 => ("overloaded", Remedy::SameAgain(self.again_after()), Domain::Account, None),
+            502..=504 | 529 => ("overloaded", Remedy::SameAgain(self.again_after()), Domain::Provider, None),
             408 | 409 | 425 | 499 | 500..=599 => {
                 ("upstream_error", Remedy::SameAgain(self.again_after()), Domain::Deployment, None)
             }

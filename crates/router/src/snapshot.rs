@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub rules: Rules,
     /// Whether what a target does not take is left out of the request, where no alias says otherwise.
     pub drop_unsupported: bool,
+    /// Whether a second attempt is made beside one that is unusually slow.
+    pub hedge: bool,
     /// Deployments by `account/model`, under every id of theirs.
     exact: BTreeMap<String, DeploymentIndex>,
     /// Deployments by their model's id alone.
@@ -126,6 +128,22 @@ pub struct Alias {
     pub min_quality: Quality,
     /// Whether what a target does not take is left out of the request.
     pub drop_unsupported: Option<bool>,
+    /// What becomes of a stream that breaks off, where the request does not say.
+    pub rescue: Rescue,
+    /// Targets of which one may go on from what another has said, although their models have different names.
+    pub equivalents: Vec<DeploymentIndex>,
+}
+
+/// What becomes of a stream that breaks off after its first content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rescue {
+    /// The client is told.
+    #[default]
+    Fail,
+    /// The same model goes on from what was said.
+    Continue,
+    /// Another answer begins, marked as such.
+    Restart,
 }
 
 /// What a name in a request's `model` stands for.
@@ -192,7 +210,7 @@ impl Snapshot {
             targets.sort_unstable();
             targets.dedup();
         }
-        Self { accounts, deployments, aliases, rules, drop_unsupported, exact, names }
+        Self { accounts, deployments, aliases, rules, drop_unsupported, hedge: true, exact, names }
     }
 
     /// The account of a deployment.

@@ -198,6 +198,9 @@ impl Choice {
             Format::Object => json!({ "model": request.model, "said": said, "choice": position }).to_string(),
             Format::Schema(schema) => schema::value_for(schema, said).to_string(),
         };
+        if let Some(rest) = request.begun.as_ref().and_then(|begun| text.strip_prefix(begun.as_str())) {
+            text = rest.to_owned();
+        }
         let mut used = tokens(text.len() as u64, seed, ordinal, 1 + position as u64);
         let mut finish = "stop";
         if let Some(most) = request.max_output.filter(|most| *most < used) {

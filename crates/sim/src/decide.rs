@@ -2,6 +2,7 @@
 //! what a fault puts in its place.
 
 use freeway_catalog::AuthScheme;
+use freeway_types::Feature;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
@@ -53,7 +54,17 @@ fn chat(inner: &Inner, request: &Request, model: Option<&str>, ordinal: u64) -> 
     let now = inner.clock.now();
     let first = lock(&inner.faults).take(model, true);
     let mut decision = match admit(inner, request, ordinal) {
-        Ok((request, ticket)) => {
+        Ok((mut request, ticket)) => {
+            // Who does not say that it goes on from a begun answer takes it for one that is over.
+            let facts = inner
+                .config
+                .provider
+                .models
+                .iter()
+                .find(|facts| Some(facts.id.as_str()) == inner.canonical(&request.model));
+            let goes_on =
+                facts.and_then(|facts| facts.features.as_ref()).is_some_and(|own| own.contains(&Feature::Prefill));
+            request.begun = request.begun.filter(|_| goes_on);
             let manner = Manner {
                 stream: request.stream,
                 include_usage: request.include_usage,

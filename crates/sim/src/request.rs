@@ -45,6 +45,8 @@ pub(crate) struct ChatRequest {
     /// Bytes of text in all messages.
     pub(crate) text_bytes: u64,
     pub(crate) last_user: String,
+    /// An assistant's turn at the end: an answer that has begun.
+    pub(crate) begun: Option<String>,
     pub(crate) images: usize,
     pub(crate) max_output: Option<u64>,
     pub(crate) choices: usize,
@@ -130,6 +132,7 @@ impl ChatRequest {
             stream,
             include_usage: options.and_then(|options| options.get("include_usage")) == Some(&Value::Bool(true)),
             text_bytes: talk.text_bytes,
+            begun: (talk.last_role == "assistant").then_some(talk.last_text),
             last_user: talk.last_user,
             images: talk.images,
             max_output,
@@ -260,6 +263,7 @@ struct Talk {
     text_bytes: u64,
     last_user: String,
     last_role: String,
+    last_text: String,
     images: usize,
 }
 
@@ -307,8 +311,9 @@ impl Talk {
         self.text_bytes += text.len() as u64;
         role.clone_into(&mut self.last_role);
         if role == "user" {
-            self.last_user = text;
+            self.last_user.clone_from(&text);
         }
+        self.last_text = text;
         Ok(())
     }
 }

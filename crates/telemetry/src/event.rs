@@ -71,6 +71,27 @@ pub enum Event<'a> {
         /// Why it was.
         why: &'a str,
     },
+    /// Something fails again and again, and is left alone until one request may try it.
+    BreakerOpened {
+        /// What.
+        what: &'a str,
+        /// For how many seconds.
+        seconds: f64,
+    },
+    /// Something works again.
+    BreakerClosed {
+        /// What.
+        what: &'a str,
+    },
+    /// A request was slow, and a second attempt began beside the first.
+    Hedged {
+        /// Which request.
+        id: RequestId,
+        /// The slow target.
+        slow: &'a str,
+        /// The second one.
+        second: &'a str,
+    },
     /// A provider was asked how much is left of an account.
     QuotaAsked {
         /// Of which account.
@@ -155,6 +176,9 @@ impl Event<'_> {
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::Paused { .. } => "paused",
             Self::Resumed { .. } => "resumed",
+            Self::BreakerOpened { .. } => "breaker_opened",
+            Self::BreakerClosed { .. } => "breaker_closed",
+            Self::Hedged { .. } => "hedged",
             Self::QuotaAsked { .. } => "quota_asked",
             Self::MalformedEvent { .. } => "malformed_event",
             Self::TurnedAway { .. } => "turned_away",
@@ -172,13 +196,17 @@ impl Event<'_> {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::TurnedAway { .. } => Level::Debug,
+            Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::Hedged { .. } | Self::TurnedAway { .. } => {
+                Level::Debug
+            }
             Self::Listening { .. }
             | Self::Reloaded { .. }
             | Self::Resumed { .. }
+            | Self::BreakerClosed { .. }
             | Self::QuotaAsked { .. }
             | Self::Stopping => Level::Info,
             Self::Paused { .. }
+            | Self::BreakerOpened { .. }
             | Self::PowerLost { .. }
             | Self::MalformedEvent { .. }
             | Self::RouteAtRisk { .. }
@@ -205,6 +233,9 @@ impl Event<'_> {
             }
             Self::Paused { what, seconds, why } => format!("what={what:?} seconds={seconds} why={why:?}"),
             Self::Resumed { what, why } => format!("what={what:?} why={why:?}"),
+            Self::BreakerOpened { what, seconds } => format!("what={what:?} seconds={seconds:.1}"),
+            Self::BreakerClosed { what } => format!("what={what:?}"),
+            Self::Hedged { id, slow, second } => format!("id={id} slow={slow:?} second={second:?}"),
             Self::QuotaAsked { account, outcome, limits, error } => {
                 let error = error.map(|error| format!(" error={error:?}")).unwrap_or_default();
                 format!("account={account:?} outcome={outcome} limits={limits}{error}")
@@ -236,12 +267,15 @@ impl Event<'_> {
             Self::MalformedEvent { account } => metrics.add(names::MALFORMED_EVENTS, &[("account", account)], 1),
             Self::TurnedAway { reason } => metrics.add(names::TURNED_AWAY, &[("reason", reason)], 1),
             Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
+            Self::BreakerOpened { .. } => metrics.add(names::BREAKERS_OPENED, &[], 1),
+            Self::Hedged { .. } => metrics.add(names::HEDGES, &[], 1),
             Self::Reloaded { .. } => metrics.add(names::RELOADS, &[("outcome", "taken")], 1),
             Self::ReloadRefused { .. } => metrics.add(names::RELOADS, &[("outcome", "refused")], 1),
             Self::Listening { .. }
             | Self::Paused { .. }
             | Self::PowerLost { .. }
             | Self::Resumed { .. }
+            | Self::BreakerClosed { .. }
             | Self::RouteAtRisk { .. }
             | Self::CreditEnding { .. }
             | Self::Stopping => {}

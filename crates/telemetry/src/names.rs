@@ -9,6 +9,10 @@ pub const ATTEMPTS: &str = "freeway_attempts_total";
 pub const TOKENS: &str = "gen_ai_client_token_usage_total";
 /// Questions to providers' quota endpoints, by account and outcome.
 pub const QUOTA_ASKS: &str = "freeway_quota_asks_total";
+/// Breakers that opened.
+pub const BREAKERS_OPENED: &str = "freeway_breakers_opened_total";
+/// Second attempts beside slow ones.
+pub const HEDGES: &str = "freeway_hedges_total";
 /// Malformed events left out of streams, by account.
 pub const MALFORMED_EVENTS: &str = "freeway_malformed_events_total";
 /// Requests turned away before admission, by reason.

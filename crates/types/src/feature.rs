@@ -25,6 +25,8 @@ pub enum Feature {
     Documents,
     /// Reasoning that the caller can set.
     Reasoning,
+    /// An answer that has begun: an assistant's turn at the end, from which the model goes on.
+    Prefill,
 }
 
 /// A set of features.
@@ -42,7 +44,7 @@ pub struct Features {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stream,
         Self::Tools,
         Self::JsonObject,
@@ -51,6 +53,7 @@ impl Feature {
         Self::AudioIn,
         Self::Documents,
         Self::Reasoning,
+        Self::Prefill,
     ];
 
     /// The word used in configuration and pages.
@@ -65,6 +68,7 @@ impl Feature {
             Self::AudioIn => "audio_in",
             Self::Documents => "documents",
             Self::Reasoning => "reasoning",
+            Self::Prefill => "prefill",
         }
     }
 }

@@ -171,9 +171,10 @@ async fn who_says_how_long_is_left_alone_for_so_long() {
         (limited("soon"), 2),
         (status(401), 1),
         (status(402), 1),
-        // Nothing is held against a target for these.
+        // Nothing is held against a target for this.
         (status(403), 4),
-        (status(500), 8),
+        // Tried twice by each, until five failures in a row have opened the breaker.
+        (status(500), 5),
         // A model may be missing once.
         (status(404), 2),
         (status(410), 1),

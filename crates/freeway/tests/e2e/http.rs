@@ -18,7 +18,7 @@ pub(crate) struct Ask {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
-    body: Option<Vec<u8>>,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 /// The head of an answer.

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod asking;
+mod breakers;
 mod bytes;
 mod catalogue;
 mod commands;
@@ -21,6 +22,7 @@ mod framing;
 mod gates;
 mod gateway;
 mod gone;
+mod hedging;
 mod http;
 mod intake;
 mod last_word;
@@ -32,5 +34,6 @@ mod policy;
 mod pressure;
 mod quotas;
 mod reload;
+mod rescue;
 mod streams;
 mod upstream;

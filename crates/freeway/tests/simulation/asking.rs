@@ -91,6 +91,7 @@ impl Stage {
             tier: None,
             data: None,
             min_quality: None,
+            rescue: None,
             deadline: None,
         };
         match engine.serve(ask).await.reply {

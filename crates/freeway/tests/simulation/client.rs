@@ -74,6 +74,7 @@ pub(crate) async fn ask(
         tier: None,
         data: None,
         min_quality: None,
+        rescue: None,
         deadline: call.deadline_ms.map(Duration::from_millis),
     };
     let patience = call.leaves_ms.map_or(Duration::from_secs(7_200), Duration::from_millis);

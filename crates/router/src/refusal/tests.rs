@@ -141,7 +141,7 @@ fn a_failure_behind_a_gateway_speaks_for_one_of_its_models() {
     let passed_on = read("litellm", 503, &[("x-litellm-call-id", "76ff3531")], failed);
     assert_eq!(passed_on.domain, Domain::Deployment);
     // From what stands before the gateway: nothing there can be reached.
-    assert_eq!(read("litellm", 503, &[], "<html>").domain, Domain::Account);
+    assert_eq!(read("litellm", 503, &[], "<html>").domain, Domain::Provider);
 }
 
 /// The headers are those that LiteLLM 1.80.17 passes on from Azure, some left out.

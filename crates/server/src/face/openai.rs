@@ -41,12 +41,6 @@ pub(crate) async fn chat(
         Ok(deadline) => deadline,
         Err(error) => return respond::error(&error),
     };
-    if let Some(rescue) = text("x-freeway-rescue")
-        && rescue != "fail"
-    {
-        let message = format!("x-freeway-rescue: `{}` is not supported yet; there is `fail`", rescue.escape_debug());
-        return respond::error(&ClientError::new(400, "invalid_value", message).at("x-freeway-rescue"));
-    }
     let ask = Ask {
         id,
         received,
@@ -56,6 +50,7 @@ pub(crate) async fn chat(
         tier: text("x-freeway-tier"),
         data: text("x-freeway-data"),
         min_quality: text("x-freeway-min-quality"),
+        rescue: text("x-freeway-rescue"),
         deadline,
     };
     let served = engine.serve(ask).await;

@@ -1,0 +1,141 @@
+//! What becomes of a stream that breaks off after its first content.
+//!
+//! Nothing is sent twice that could do something twice, and only once in a request. What is joined is plain text: the
+//! same model goes on from what the client has, where it takes an answer that has begun, or answers anew and is held
+//! to what was said. Whoever asked for it gets a new answer instead, marked as one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use freeway_dialect::ClientError;
+use freeway_dialect::openai_chat::{ChatRequest, Splice, Told};
+use freeway_dialect::sse;
+use freeway_router::{Candidate, Class, Plan, Rescue, Verdict};
+use freeway_types::{DeploymentIndex, Feature};
+
+use crate::attempt::{Committed, Content};
+use crate::drive::run;
+use crate::engine::Engine;
+use crate::job::{Job, make_plan};
+use crate::relay::Relay;
+use crate::trace::Trace;
+
+/// Time that has to be left, where nobody knows how long an answer takes to begin.
+const LEAST_TIME: Duration = Duration::from_secs(2);
+/// Said before an answer that was joined.
+const CONTINUED: &[u8] = b": the answer broke off, and another target goes on\n\n";
+
+/// What a stream needs that may be rescued.
+pub(crate) struct Rescuer {
+    job: Job,
+    /// Who answers.
+    deployment: DeploymentIndex,
+}
+
+impl Rescuer {
+    /// For a stream whose request wants to be rescued.
+    pub(crate) fn new(job: Job, deployment: DeploymentIndex) -> Option<Self> {
+        let is_allowed = job.rescue != Rescue::Fail && !job.chat.side_effects;
+        is_allowed.then_some(Self { job, deployment })
+    }
+
+    /// Whether a stream of which the client was told this can be rescued.
+    pub(crate) fn suits(&self, trace: &Trace, told: &Told) -> bool {
+        let engine = &trace.engine;
+        let plain = !self.job.chat.features.iter().any(|feature| feature != Feature::Stream)
+            && self.job.chat.choices == 1
+            && !["logprobs", "top_logprobs"].iter().any(|field| self.job.chat.fields.iter().any(|own| own == field));
+        let class = Class::of(true, 0, None);
+        let usual = engine.outlook(self.deployment, class, true).times.map_or(LEAST_TIME, |times| times.p50 * 2);
+        let left = self.job.deadline.monotonic.since(engine.now().monotonic);
+        left >= usual && (self.job.rescue == Rescue::Restart || (plain && told.can_be_continued()))
+    }
+
+    /// Another stream that goes on for the one that broke.
+    pub(crate) async fn rescue(self, trace: &Trace, told: Told) -> Result<Box<Relay>, ClientError> {
+        let engine = Arc::clone(&trace.engine);
+        let found = std::pin::pin!(self.find(trace, told));
+        let (relay, deployment) = engine.unless_closed(found).await?;
+        let served_by = engine.snapshot.deployment(deployment).name.clone();
+        trace.note(|record| record.served_by = Some(served_by));
+        Ok(relay)
+    }
+
+    async fn find(self, trace: &Trace, told: Told) -> Result<(Box<Relay>, DeploymentIndex), ClientError> {
+        if self.job.rescue == Rescue::Restart {
+            let plan = self.plan(&trace.engine, &self.job, |_, _| true)?;
+            let (mut relay, by) = stream(run(trace, &self.job, &plan).await?)?;
+            let name = &trace.engine.snapshot.deployment(by).name;
+            relay.precede(&sse::encode(&told.restart(name)));
+            return Ok((relay, by));
+        }
+        if let Some(job) = self.onward(&told) {
+            let takes = |engine: &Engine, index: DeploymentIndex| {
+                engine.snapshot.deployment(index).features.present.contains(Feature::Prefill)
+            };
+            let plan =
+                self.plan(&trace.engine, &job, |engine, index| self.is_same(engine, index) && takes(engine, index))?;
+            if !plan.order.is_empty()
+                && let Ok(committed) = run(trace, &job, &plan).await
+            {
+                return join(trace, committed, |by| Splice::onward(told, by));
+            }
+        }
+        // Who does not take a begun answer may still give the same one.
+        let plan = self.plan(&trace.engine, &self.job, |engine, index| self.is_same(engine, index))?;
+        let committed = run(trace, &self.job, &plan).await?;
+        join(trace, committed, |by| Splice::anew(told, by))
+    }
+
+    /// The request for who goes on from what was told.
+    fn onward(&self, told: &Told) -> Option<Job> {
+        let body = told.continuation(&self.job.chat, None)?;
+        Some(Job { chat: ChatRequest::read(&body).ok()?, ..self.job.clone() })
+    }
+
+    /// Those who may take part, with the one that broke last.
+    fn plan(
+        &self,
+        engine: &Engine,
+        job: &Job,
+        suits: impl Fn(&Engine, DeploymentIndex) -> bool,
+    ) -> Result<Plan, ClientError> {
+        let mut plan = make_plan(engine, &job.chat, &job.admission)?;
+        let of = |candidates: &[Candidate], position: usize| candidates[position].deployment;
+        plan.order.retain(|position| suits(engine, of(&plan.candidates, *position)));
+        plan.order.sort_by_key(|position| of(&plan.candidates, *position) == self.deployment);
+        for (position, candidate) in plan.candidates.iter_mut().enumerate() {
+            if !plan.order.contains(&position) && matches!(candidate.verdict, Verdict::Kept { .. }) {
+                candidate.verdict = Verdict::Dropped(freeway_router::Reason::OtherModel);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Whether a target gives the answers of the one that broke, or the operator says so.
+    fn is_same(&self, engine: &Engine, index: DeploymentIndex) -> bool {
+        let (here, there) = (engine.snapshot.deployment(index), engine.snapshot.deployment(self.deployment));
+        let alias = engine.snapshot.aliases.get(&self.job.chat.model);
+        let is_named = |index: &DeploymentIndex| alias.is_some_and(|alias| alias.equivalents.contains(index));
+        here.model == there.model || (is_named(&index) && is_named(&self.deployment))
+    }
+}
+
+fn join(
+    trace: &Trace,
+    committed: Committed,
+    splice: impl FnOnce(String) -> Splice,
+) -> Result<(Box<Relay>, DeploymentIndex), ClientError> {
+    let (mut relay, by) = stream(committed)?;
+    relay.join(splice(trace.engine.snapshot.deployment(by).name.clone()));
+    relay.precede(CONTINUED);
+    Ok((relay, by))
+}
+
+fn stream(committed: Committed) -> Result<(Box<Relay>, DeploymentIndex), ClientError> {
+    match committed.content {
+        Content::Stream(relay) => Ok((relay, committed.deployment)),
+        // An attempt gives no such thing for a request that streams.
+        Content::Whole(_) => Err(ClientError::new(502, "upstream_invalid_response", "the answer is not a stream")),
+    }
+}
