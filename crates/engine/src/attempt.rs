@@ -366,10 +366,13 @@ fn not_sent(error: &SendError) -> Failure {
         SendError::Connect(ConnectError::Forbidden(_)) => (Remedy::Another, false),
         SendError::Connect(ConnectError::TimedOut(_)) => (Remedy::Another, false),
         SendError::Connect(_) => (Remedy::SameAgain(AGAIN_AFTER), false),
-        SendError::Broken(_) => (Remedy::SameAgain(AGAIN_AFTER), true),
+        SendError::Broken(_) | SendError::Stuck => (Remedy::SameAgain(AGAIN_AFTER), true),
     };
-    let (case, domain) =
-        if sent { ("connection_broken", Domain::Deployment) } else { ("connection_failed", Domain::Provider) };
+    let (case, domain) = match error {
+        SendError::Connect(_) => ("connection_failed", Domain::Provider),
+        SendError::Broken(_) => ("connection_broken", Domain::Deployment),
+        SendError::Stuck => ("connection_stuck", Domain::Deployment),
+    };
     Failure {
         meaning: fault(case, error.to_string(), remedy, domain),
         status: None,

@@ -6,14 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use freeway_types::{KeyIndex, Secret};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 
 use crate::body::{AnswerBody, Outgoing};
-use crate::connect::{ConnectError, Connector, Resolver};
+use crate::connect::{ConnectError, Connection, Connector, Resolver};
 use crate::egress::Reach;
-use crate::leg::{Leg, Unanswered};
+use crate::leg::{self, Leg};
+use crate::multiplex::Multiplex;
 use crate::origin::{Auth, Origin};
-use crate::pool::Pool;
+use crate::pool::{Pool, Way};
+use crate::proxy::Proxy;
+use crate::stream;
 
 const AGENT: &str = concat!("freeway/", env!("CARGO_PKG_VERSION"));
 
@@ -25,6 +29,8 @@ pub struct Client {
     credentials: Vec<Option<(HeaderName, HeaderValue)>>,
     /// What goes with every request.
     headers: HeaderMap,
+    /// What the `host` header says, in the form of HTTP/2; `None` for what cannot stand in one.
+    authority: Option<Authority>,
     /// The paths that were asked for so far, below the interface's own.
     paths: Mutex<BTreeMap<&'static str, Uri>>,
     connector: Connector,
@@ -54,6 +60,9 @@ pub enum SendError {
     /// The connection broke before an answer began.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// The other side took nothing more of the request for ten seconds.
+    #[error("the request could not be written within 10 s")]
+    Stuck,
 }
 
 impl Client {
@@ -68,7 +77,7 @@ impl Client {
         resolver: Resolver,
     ) -> Self {
         let origin = Arc::new(origin);
-        let connector = Connector { origin: Arc::clone(&origin), reach, resolver };
+        let connector = Connector { origin: Arc::clone(&origin), reach, resolver, proxy: None };
         let credentials = keys.iter().map(|key| credential(auth, key)).collect();
         // A host that cannot stand in a header has no address either: the request fails where that is found.
         let host = HeaderValue::try_from(origin.host_header()).unwrap_or_else(|_| HeaderValue::from_static(""));
@@ -82,8 +91,16 @@ impl Client {
         for (name, value) in fixed.into_iter().chain(headers.iter().cloned()) {
             all.insert(name, value);
         }
-        let pool = Arc::default();
-        Self { origin, keys, credentials, headers: all, paths: Mutex::default(), connector, pool }
+        let pool = Arc::new(Pool::new(connector.may_share()));
+        let authority = all.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        Self { origin, keys, credentials, headers: all, authority, paths: Mutex::default(), connector, pool }
+    }
+
+    /// The same client, sending everything through a proxy; nothing changes for an origin on this machine.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        self.connector.proxy = proxy.filter(|_| !self.origin.is_loopback());
+        self
     }
 
     /// Where it sends to, for messages.
@@ -121,24 +138,70 @@ impl Client {
     }
 
     async fn deliver(&self, mut request: Request<Outgoing>) -> Result<Response<AnswerBody>, SendError> {
+        let mut is_again = false;
         loop {
-            let idle = self.pool.take();
-            let is_fresh = idle.is_none();
-            let mut leg = match idle {
-                Some(leg) => leg,
-                None => {
-                    let socket = self.connector.connect().await?;
-                    Leg::new(socket).await.map_err(|error| SendError::Broken(last_cause(&error)))?
-                }
+            let (way, is_fresh) = match self.pool.take() {
+                Some(way) => (way, false),
+                None => self.make_way().await?,
             };
-            match leg.send(request).await {
-                Ok(answer) => {
-                    return Ok(answer.map(|incoming| AnswerBody::new(incoming, leg, Arc::clone(&self.pool))));
+            match way {
+                Way::Leg(mut leg) => match leg.send(request).await {
+                    Ok(answer) => {
+                        return Ok(answer.map(|incoming| AnswerBody::new(incoming, leg, Arc::clone(&self.pool))));
+                    }
+                    // The other side closed an idle connection at this moment, and nothing was written: that is no
+                    // attempt yet.
+                    Err(leg::Unanswered::Broken(_, Some(unsent))) if !is_fresh => request = *unsent,
+                    Err(leg::Unanswered::Broken(error, _)) => return Err(SendError::Broken(last_cause(&error))),
+                    Err(leg::Unanswered::Stuck) => return Err(SendError::Stuck),
+                },
+                Way::Slot(slot) => {
+                    let authority = self.authority.as_ref().ok_or_else(|| SendError::Broken("no host".to_owned()))?;
+                    match slot.send(&mut request, authority).await {
+                        Ok(answer) => return Ok(answer.map(AnswerBody::shared)),
+                        // The provider is ending this connection or had no room on it. Once is bad luck.
+                        Err(stream::Unanswered::Unread(_)) if !is_again => is_again = true,
+                        Err(stream::Unanswered::Unread(why) | stream::Unanswered::Broken(why)) => {
+                            return Err(SendError::Broken(why));
+                        }
+                        Err(stream::Unanswered::Stuck) => return Err(SendError::Stuck),
+                    }
                 }
-                // The other side closed an idle connection at this moment, and nothing was written: that is no
-                // attempt yet.
-                Err(Unanswered { unsent: Some(unsent), .. }) if !is_fresh => request = unsent,
-                Err(Unanswered { error, .. }) => return Err(SendError::Broken(last_cause(&error))),
+            }
+        }
+    }
+
+    /// A way over a new connection, or over one that somebody else makes at this moment; and whether it is new.
+    async fn make_way(&self) -> Result<(Way, bool), SendError> {
+        let mut turn = match self.pool.is_shared() {
+            true => Some(self.pool.turn().await?),
+            false => None,
+        };
+        // Whoever had the turn before may have made a connection for all who wait, or found that none can be shared.
+        if turn.is_some()
+            && let Some(way) = self.pool.take()
+        {
+            return Ok((way, false));
+        }
+        if !self.pool.is_shared() {
+            turn = None;
+        }
+        let connection = self.connector.connect().await.inspect_err(|error| {
+            if let Some(turn) = &mut turn {
+                turn.failed(error);
+            }
+        })?;
+        self.pool.found(matches!(connection, Connection::Multiple(_)));
+        match connection {
+            Connection::Single(socket) => {
+                let leg = Leg::new(socket).await.map_err(|error| SendError::Broken(last_cause(&error)))?;
+                Ok((Way::Leg(leg), true))
+            }
+            Connection::Multiple(stream) => {
+                let fresh = Multiplex::new(stream).await.map_err(|error| SendError::Broken(error.to_string()))?;
+                let slot = self.pool.share(fresh);
+                slot.map(|slot| (Way::Slot(slot), true))
+                    .ok_or_else(|| SendError::Broken("it was closed at once".to_owned()))
             }
         }
     }

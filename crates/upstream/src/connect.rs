@@ -1,30 +1,34 @@
-//! Connections: name lookup, the check of the address, TCP, TLS. Each within a time of its own.
+//! Connections: name lookup, the check of the address, TCP or a proxy's tunnel, TLS. Each within a time of its own.
 
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::egress::Reach;
 use crate::origin::Origin;
+use crate::progress::Watched;
+use crate::proxy::{Proxy, joined};
+use crate::race;
+use crate::socket::{Encrypted, Socket};
+use crate::trust::Roots;
 
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const TLS_LIMIT: Duration = Duration::from_secs(5);
+/// How long the answer of a name lookup is used at most, whatever it says itself: a provider that moves is followed.
+const NAME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +56,14 @@ pub enum ConnectError {
         /// Host and port.
         place: String,
         /// What was wrong.
+        error: String,
+    },
+    /// The proxy was not there, or made no connection.
+    #[error("no connection through the proxy {proxy}: {error}")]
+    Proxy {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What it said, or why it was not there.
         error: String,
     },
 }
@@ -86,7 +98,7 @@ impl Resolver {
     /// # Errors
     /// When the cryptography cannot be set up.
     pub fn system() -> io::Result<Self> {
-        let names = match TokioResolver::builder_tokio() {
+        let mut names = match TokioResolver::builder_tokio() {
             Ok(builder) => builder,
             // A machine without name servers can still reach addresses.
             Err(_) => TokioResolver::builder_with_config(
@@ -94,15 +106,23 @@ impl Resolver {
                 hickory_resolver::net::runtime::TokioRuntimeProvider::default(),
             ),
         };
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let trust = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let options = names.options_mut();
+        options.positive_max_ttl = Some(NAME_LIMIT);
+        options.negative_max_ttl = Some(NAME_LIMIT);
         let names = Arc::new(names.build().map_err(io::Error::other)?);
-        Ok(Self(Means::Network { names, trust: Arc::new(trust) }))
+        Ok(Self(Means::Network { names, trust: Roots::default().trust()? }))
+    }
+
+    /// The same, trusting these certificates beside the built-in ones. Without any, it is the same as before.
+    ///
+    /// # Errors
+    /// When the cryptography cannot be set up.
+    pub fn trusting(&self, roots: &Roots) -> io::Result<Self> {
+        let Means::Network { names, .. } = &self.0 else { return Ok(self.clone()) };
+        if roots.is_empty() {
+            return Ok(self.clone());
+        }
+        Ok(Self(Means::Network { names: Arc::clone(names), trust: roots.trust()? }))
     }
 
     /// Connects by other means than the network.
@@ -130,118 +150,133 @@ pub(crate) struct Connector {
     pub(crate) origin: Arc<Origin>,
     pub(crate) reach: Reach,
     pub(crate) resolver: Resolver,
+    /// What all connections to this origin go through.
+    ///
+    /// The proxy looks the name up itself, so that `reach` is held only against an address that stands in the base
+    /// URL: where a name leads, the proxy decides, and whether that is inside of its network is not seen from here.
+    pub(crate) proxy: Option<Proxy>,
+}
+
+/// A connection that is ready for its first request.
+pub(crate) enum Connection {
+    /// For HTTP/1.1: one request at a time.
+    Single(Socket),
+    /// For HTTP/2: many at once.
+    Multiple(Box<Encrypted>),
 }
 
 impl Connector {
+    /// Whether its connections may turn out to be for many requests at once.
+    pub(crate) fn may_share(&self) -> bool {
+        self.origin.tls && matches!(self.resolver.0, Means::Network { .. })
+    }
+
     /// A connection to the origin, ready for its first request.
     ///
     /// # Errors
     /// When there is none within the limits of its steps.
-    pub(crate) async fn connect(&self) -> Result<Socket, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
         let (names, trust) = match &self.resolver.0 {
             Means::Network { names, trust } => (names, trust),
-            Means::Given(dial) => return Ok(Socket::Given(TokioIo::new(dial.dial(&self.origin).await?))),
+            Means::Given(dial) => {
+                let link = Watched::new(dial.dial(&self.origin).await?);
+                return Ok(Connection::Single(Socket::Given(TokioIo::new(link))));
+            }
         };
         let Origin { host, port, tls, .. } = &*self.origin;
-        let place = format!("{host}:{port}");
-        let stream = timeout(CONNECT_LIMIT + LOOKUP_LIMIT, self.tcp(names, &place, *port))
-            .await
-            .map_err(|_| ConnectError::TimedOut(place.clone()))??;
+        let stream = match &self.proxy {
+            None => tcp(names, self.reach, host, *port).await?,
+            Some(proxy) => self.through(names, proxy).await?,
+        };
+        let stream = Watched::new(stream);
         if !tls {
-            return Ok(Socket::Plain(TokioIo::new(stream)));
+            return Ok(Connection::Single(Socket::Plain(TokioIo::new(stream))));
         }
-        let broken = |error: String| ConnectError::Tls { place: place.clone(), error };
+        let broken = |error: String| ConnectError::Tls { place: joined(host, *port), error };
         let name = ServerName::try_from(host.clone()).map_err(|error| broken(error.to_string()))?;
         let handshake = TlsConnector::from(Arc::clone(trust)).connect(name, stream);
-        match timeout(TLS_LIMIT, handshake).await {
-            Ok(Ok(stream)) => Ok(Socket::Tls(Box::new(TokioIo::new(stream)))),
-            Ok(Err(error)) => Err(broken(error.to_string())),
-            Err(_) => Err(broken("no handshake within 5 s".to_owned())),
+        let stream = match timeout(TLS_LIMIT, handshake).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return Err(broken(error.to_string())),
+            Err(_) => return Err(broken("no handshake within 5 s".to_owned())),
+        };
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Ok(Connection::Multiple(stream)),
+            _ => Ok(Connection::Single(Socket::Tls(Box::new(TokioIo::new(*stream))))),
         }
     }
 
-    /// Tries each allowed address in turn.
-    async fn tcp(&self, names: &TokioResolver, place: &str, port: u16) -> Result<TcpStream, ConnectError> {
-        let addresses = addresses(names, &self.origin.host).await?;
-        let mut last = ConnectError::Lookup(self.origin.host.clone());
-        for address in addresses {
-            if !self.reach.allows(address) {
-                last = ConnectError::Forbidden(address);
-                continue;
-            }
+    /// A tunnel to the origin.
+    async fn through(&self, names: &TokioResolver, proxy: &Proxy) -> Result<TcpStream, ConnectError> {
+        let Origin { host, port, .. } = &*self.origin;
+        if let Ok(address) = host.parse()
+            && !self.reach.allows(address)
+        {
+            return Err(ConnectError::Forbidden(address));
+        }
+        let failed = |error: String| ConnectError::Proxy { proxy: proxy.place(), error };
+        // The operator has named the proxy, wherever in the network it is.
+        let mut stream = tcp(names, Reach::Local, &proxy.host, proxy.port).await.map_err(|error| {
+            failed(match error {
+                ConnectError::Refused { error, .. } => error,
+                ConnectError::TimedOut(_) => "no connection to it within 5 s".to_owned(),
+                other => other.to_string(),
+            })
+        })?;
+        proxy.tunnel(&mut stream, host, *port).await.map_err(failed)?;
+        Ok(stream)
+    }
+}
+
+/// Tries the allowed addresses of a host.
+async fn tcp(names: &TokioResolver, reach: Reach, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let place = joined(host, port);
+    let late = || ConnectError::TimedOut(place.clone());
+    let connected = timeout(CONNECT_LIMIT + LOOKUP_LIMIT, async {
+        let (allowed, others): (Vec<IpAddr>, Vec<IpAddr>) =
+            addresses(names, host).await?.into_iter().partition(|address| reach.allows(*address));
+        let connected = race::first(race::in_turn(allowed), async |address| {
             match timeout(CONNECT_LIMIT, TcpStream::connect(SocketAddr::new(address, port))).await {
-                Ok(Ok(stream)) => {
-                    // Without it, small writes wait for the other side's delayed acknowledgement.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = ConnectError::Refused { place: place.to_owned(), error: error.to_string() },
-                Err(_) => last = ConnectError::TimedOut(place.to_owned()),
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => Err(ConnectError::Refused { place: place.clone(), error: error.to_string() }),
+                Err(_) => Err(late()),
             }
-        }
-        Err(last)
-    }
+        });
+        let forbidden = || others.first().map(|address| ConnectError::Forbidden(*address));
+        connected.await.unwrap_or_else(|| Err(forbidden().unwrap_or_else(|| ConnectError::Lookup(host.to_owned()))))
+    });
+    let stream = connected.await.unwrap_or_else(|_| Err(late()))?;
+    // Without it, small writes wait for the other side's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
-/// A connection, encrypted or not.
-pub(crate) enum Socket {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-    Given(TokioIo<Box<dyn Link>>),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Read for Socket {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
-            Self::Given(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
-            Self::Given(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+    #[test]
+    fn names_are_looked_up_again_within_a_minute() {
+        let Means::Network { names, .. } = Resolver::system().unwrap().0 else { unreachable!() };
+        let options = names.options();
+        assert_eq!(
+            (options.positive_max_ttl, options.negative_max_ttl),
+            (Some(Duration::from_secs(60)), Some(Duration::from_secs(60)))
+        );
+        assert_eq!((options.positive_min_ttl, options.negative_min_ttl), (None, None));
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
-            Self::Given(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
-            Self::Given(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Given(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(context, buffers),
-            Self::Given(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+    #[tokio::test]
+    async fn a_second_address_is_tried_where_the_first_refuses() {
+        // `localhost` stands for both families; only one of them listens.
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = tokio::net::TcpListener::bind(address).await else { continue };
+            let Means::Network { names, .. } = Resolver::system().unwrap().0 else { unreachable!() };
+            let bound = listener.local_addr().unwrap();
+            let stream = tcp(&names, Reach::Local, "localhost", bound.port()).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), bound);
+            let refused = tcp(&names, Reach::Public, "localhost", bound.port()).await.unwrap_err();
+            assert!(matches!(refused, ConnectError::Forbidden(_)), "{refused}");
         }
     }
 }

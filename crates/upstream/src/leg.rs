@@ -16,7 +16,8 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 
 use crate::body::Outgoing;
-use crate::connect::Socket;
+use crate::progress::{Patience, Progress};
+use crate::socket::Socket;
 
 /// Most bytes of an answer's head, and of what is read ahead.
 const MOST_BUFFERED: usize = 256 * 1024;
@@ -25,6 +26,7 @@ const MOST_BUFFERED: usize = 256 * 1024;
 pub(crate) struct Leg {
     sender: SendRequest<Outgoing>,
     connection: Pin<Box<Connection<Socket, Outgoing>>>,
+    progress: Arc<Progress>,
     bell: Arc<Bell>,
     /// What the library is woken by: the bell.
     waker: Waker,
@@ -32,10 +34,11 @@ pub(crate) struct Leg {
 }
 
 /// Why a leg gave no answer.
-pub(crate) struct Unanswered {
-    pub(crate) error: hyper::Error,
-    /// The request, if nothing of it was written.
-    pub(crate) unsent: Option<Request<Outgoing>>,
+pub(crate) enum Unanswered {
+    /// It broke. The request, if nothing of it was written.
+    Broken(hyper::Error, Option<Box<Request<Outgoing>>>),
+    /// It could not be written.
+    Stuck,
 }
 
 impl Leg {
@@ -44,33 +47,39 @@ impl Leg {
     /// # Errors
     /// When the library refuses it; it does not talk to the other side here.
     pub(crate) async fn new(socket: Socket) -> Result<Self, hyper::Error> {
+        let progress = Arc::clone(socket.progress());
         let (sender, connection) = Builder::new().max_buf_size(MOST_BUFFERED).handshake(socket).await?;
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
-        Ok(Self { sender, connection: Box::pin(connection), bell, waker, ended: false })
+        Ok(Self { sender, connection: Box::pin(connection), progress, bell, waker, ended: false })
     }
 
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// When the connection breaks before it.
+    /// When the connection breaks before it, or the request cannot be written.
     pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, Unanswered> {
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         let (connection, bell, waker) = (&mut self.connection, &self.bell, &self.waker);
-        let ended = &mut self.ended;
+        let (ended, progress) = (&mut self.ended, &self.progress);
+        let mut patience = Patience::default();
         let answered = std::future::poll_fn(|context| {
-            bell.listen(
+            let polled = bell.listen(
                 context,
                 || answer.as_mut().poll(&mut Context::from_waker(waker)),
                 || {
                     turn(connection, ended, waker);
                 },
-            )
+            );
+            match polled {
+                Poll::Ready(answered) => Poll::Ready(answered.map_err(|mut error: TrySendError<_>| {
+                    let unsent = error.take_message().map(Box::new);
+                    Unanswered::Broken(error.into_error(), unsent)
+                })),
+                Poll::Pending => patience.poll(context, progress.blocked_at()).map(|()| Err(Unanswered::Stuck)),
+            }
         });
-        answered.await.map_err(|mut error: TrySendError<_>| Unanswered {
-            unsent: error.take_message(),
-            error: error.into_error(),
-        })
+        answered.await
     }
 
     /// Polls a part of the answer, moving the connection as long as that helps.

@@ -1,5 +1,7 @@
 //! Where an upstream is, and how it is told who asks.
 
+use std::net::IpAddr;
+
 use http::HeaderName;
 
 /// Scheme, host and port, and the path under which the interface stands.
@@ -85,6 +87,13 @@ impl Origin {
         }
     }
 
+    /// Whether the host itself says that it is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse().ok().map(|address: IpAddr| address.to_canonical());
+        self.host == "localhost" || self.host.ends_with(".localhost") || address.is_some_and(|own| own.is_loopback())
+    }
+
     fn bracketed(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
@@ -109,6 +118,24 @@ mod tests {
             ["", "api.example.com", "ftp://x/", "https://key@host/v1", "https://host/v1?key=x", "https://host/#f"]
         {
             assert!(Origin::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_seen_by_name_and_by_address() {
+        for (host, is_loopback) in [
+            ("localhost", true),
+            ("Some.LocalHost", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.example.com", false),
+            ("10.0.0.1", false),
+            ("[fd00::1]", false),
+            ("example.com", false),
+        ] {
+            assert_eq!(Origin::parse(&format!("http://{host}:1/v1")).unwrap().is_loopback(), is_loopback, "{host}");
         }
     }
 

@@ -215,7 +215,7 @@ async fn a_mistake_is_shown_with_its_place_and_the_right_name() {
     )
     .await;
     check_mistake(
-        &format!("{table}[aliases.x]\ntargets = [\"a/a-model\"]\nrescue = \"continue\"\n"),
+        &format!("{table}[aliases.x]\ntargets = [\"a/a-model\"]\nstrategy = \"price\"\n"),
         &["not supported yet"],
     )
     .await;

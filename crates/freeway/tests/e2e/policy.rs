@@ -116,7 +116,7 @@ async fn a_wish_that_is_not_understood_is_refused_and_never_ignored() {
         ("x-freeway-deadline", "soon"),
         ("x-freeway-deadline", "-1"),
         ("x-freeway-deadline", "NaN"),
-        ("x-freeway-rescue", "continue"),
+        ("x-freeway-rescue", "again"),
     ] {
         check_header(&gateway, header, invalid).await;
     }
