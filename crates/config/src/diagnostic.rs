@@ -60,30 +60,33 @@ impl fmt::Display for Diagnostics {
     }
 }
 
-/// The text with every key that is written out replaced by as many stars, so that places stay where they are.
+/// The text with every key that is written out, and the address of a proxy, which may hold a password, replaced by as
+/// many stars, so that places stay where they are.
 fn without_keys(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    let mut at = 0;
-    while let Some(found) = find_key(&bytes, at) {
-        at = found;
-        let is_list = bytes.get(at) == Some(&b'[');
-        let end = if is_list {
-            bytes[at..].iter().position(|byte| *byte == b']').map_or(bytes.len(), |end| at + end)
-        } else {
-            line_end(&bytes, at)
-        };
-        at = mask_strings(&mut bytes, at, end);
+    for word in [b"key".as_slice(), b"proxy"] {
+        let mut at = 0;
+        while let Some(found) = find_key(&bytes, word, at) {
+            at = found;
+            let is_list = bytes.get(at) == Some(&b'[');
+            let end = if is_list {
+                bytes[at..].iter().position(|byte| *byte == b']').map_or(bytes.len(), |end| at + end)
+            } else {
+                line_end(&bytes, at)
+            };
+            at = mask_strings(&mut bytes, at, end);
+        }
     }
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// Where the value of the next `key =` or `keys =` begins.
-fn find_key(bytes: &[u8], from: usize) -> Option<usize> {
+/// Where the value of the next `WORD =` or `WORDs =` begins.
+fn find_key(bytes: &[u8], word: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at += bytes.get(at..)?.windows(3).position(|word| word == b"key")?;
+        at += bytes.get(at..)?.windows(word.len()).position(|here| here == word)?;
         let starts_word = at == 0 || !(bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
-        let mut after = at + 3;
+        let mut after = at + word.len();
         after += usize::from(bytes.get(after) == Some(&b's'));
         while bytes.get(after).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'"')) {
             after += 1;
@@ -95,7 +98,7 @@ fn find_key(bytes: &[u8], from: usize) -> Option<usize> {
             }
             return Some(after);
         }
-        at += 3;
+        at += word.len();
     }
 }
 
@@ -135,5 +138,7 @@ mod tests {
         assert!(!masked.contains("sk-test"), "{masked}");
         assert!(masked.contains("env:B") && masked.contains("banana"), "{masked}");
         assert!(!without_keys("key = \"sk-test-broken").contains("sk-test"));
+        let proxies = without_keys("[server]\nproxy = \"user:canary@proxy:1\"\n[x]\nproxy = 'file:proxy.txt'\n");
+        assert!(!proxies.contains("canary") && proxies.contains("'file:proxy.txt'"), "{proxies}");
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use freeway_quota::{Grant, LimitSpec, Rule};
 use freeway_router::{Account, Deployment, Prices};
 use freeway_types::{Feature, Metric, Price, Secret, Usd};
+use freeway_upstream::Proxy;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -81,6 +82,7 @@ impl Inventory {
         let rules = &snapshot.rules;
         all.add(Kind::Setting, "server.keys", [("set", json!(!settings.keys.is_empty()))]);
         all.hide(Kind::Setting, "server.keys", "keys", &lines(&settings.keys));
+        all.hide(Kind::Setting, "server.ca_file", "certificates", &format!("{:?}", settings.roots));
         all.add(Kind::Setting, "server.data", [(VALUE, json!(rules.data))]);
         all.add(Kind::Setting, "server.drop_unsupported", [(VALUE, json!(snapshot.drop_unsupported))]);
 
@@ -97,6 +99,9 @@ impl Inventory {
             ];
             all.add(Kind::Account, &account.id, facts);
             all.hide(Kind::Account, &account.id, "keys", &lines(&endpoint.keys));
+            let proxy = endpoint.proxy.as_ref();
+            all.add(Kind::Account, &account.id, [("proxy", json!(proxy.map(Proxy::place)))]);
+            all.hide(Kind::Account, &account.id, "proxy_user", proxy.and_then(Proxy::user).map_or("", Secret::expose));
             all.hide(Kind::Account, &account.id, "auth", &format!("{:?}", endpoint.auth));
             all.hide(Kind::Account, &account.id, "request_headers", &format!("{:?}", endpoint.headers));
             all.hide(Kind::Account, &account.id, "other_facts", &rest(account));

@@ -13,6 +13,7 @@ mod diagnostic;
 mod diff;
 mod inventory;
 mod offer;
+mod outbound;
 mod provider;
 mod providers_page;
 mod raw;

@@ -5,7 +5,7 @@ use freeway_dialect::Dialect;
 use freeway_policy::DataFacts;
 use freeway_router::{Account, Prices};
 use freeway_types::{CostClass, Features, Price, Secret, Timestamp};
-use freeway_upstream::{Auth, Origin, Reach};
+use freeway_upstream::{Auth, Origin, Proxy, Reach};
 use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::Diagnostic;
@@ -30,6 +30,8 @@ pub struct Endpoint {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Which addresses it may have.
     pub reach: Reach,
+    /// What it is reached through.
+    pub proxy: Option<Proxy>,
 }
 
 /// An account with its facts put together.
@@ -145,7 +147,7 @@ pub(crate) fn resolve(
             stream_usage: facts.stream_usage.unwrap_or_default(),
             plan: plan_name.clone(),
         },
-        endpoint: Endpoint { origin, auth, keys, headers, reach },
+        endpoint: Endpoint { origin, auth, keys, headers, reach, proxy: None },
         off,
         cost: section.cost,
         in_free_offer: plan_name == FREE && facts.plans.contains_key(FREE),

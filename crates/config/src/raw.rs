@@ -57,6 +57,13 @@ pub struct Server {
     /// Threads that serve requests; half as many as there are cores, and at least one, unless it says otherwise.
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<u16>,
+    /// The HTTP proxy that providers are reached through: `http://[user:password@]host:port`, as `env:NAME`,
+    /// `file:PATH` or itself. Never used for providers on this machine or with `kind = "local"`. The variables that
+    /// other programs read, such as HTTPS_PROXY, mean nothing here. No proxy unless it says otherwise.
+    pub proxy: Option<String>,
+    /// A file with further root certificates in PEM form, from the configuration's own folder: for a proxy that opens
+    /// connections, or for upstreams with certificates of your own. The built-in ones go on to be trusted.
+    pub ca_file: Option<String>,
 }
 
 /// Where the ledger is kept.
@@ -103,6 +110,8 @@ pub struct ProviderSection {
     pub opted_out: Option<toml::value::Datetime>,
     /// False switches the account off.
     pub enabled: Option<bool>,
+    /// The same as in `[server]`, for this account, and it goes before it; `""` is no proxy.
+    pub proxy: Option<String>,
     /// The provider's facts.
     #[serde(flatten)]
     pub facts: Provider,

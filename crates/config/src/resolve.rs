@@ -12,9 +12,11 @@ use freeway_router::{Alias, Deployment, Prices, Risk, Snapshot, Strategy, risks}
 use freeway_types::{
     AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Metric, Quality, Secret, Timestamp,
 };
+use freeway_upstream::{Proxy, Roots};
 
 use crate::check::{Document, suggestion};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::outbound;
 use crate::provider::{self, Endpoint, Resolved, features, prices, units};
 use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
 use crate::reference::{Surroundings, secret};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Threads that serve requests; `None`: by the number of cores.
     pub threads: Option<u16>,
+    /// Root certificates beside the built-in ones.
+    pub roots: Roots,
 }
 
 /// A client's key.
@@ -205,9 +209,15 @@ impl Resolver<'_> {
         self.unsupported(raw);
         let settings = self.settings(raw);
         let rules = self.rules(raw);
+        let proxy = self.proxy(&["server", "proxy"], raw.server.proxy.as_deref());
         let mut accounts: Vec<Resolved> = Vec::new();
         for (id, section) in &raw.providers {
-            if let Some(account) = self.account(id, section, catalog) {
+            let own_proxy = self.proxy(&["providers", id, "proxy"], section.proxy.as_deref());
+            if let Some(mut account) = self.account(id, section, catalog) {
+                // What is inside the network is not to be found outside of it.
+                let is_outside = !account.account.local && !account.endpoint.origin.is_loopback();
+                let proxy = if section.proxy.is_some() { own_proxy } else { proxy.clone() };
+                account.endpoint.proxy = proxy.filter(|_| is_outside);
                 accounts.push(account);
             }
         }
@@ -301,7 +311,20 @@ impl Resolver<'_> {
         let retention = Duration::from_secs(u64::from(days) * 86_400);
         let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
         let threads = raw.server.threads;
-        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, threads })
+        let roots = raw.server.ca_file.as_deref().map(|path| outbound::roots(path, self.surroundings)).transpose();
+        let roots = roots.unwrap_or_else(|(message, help)| {
+            self.wrong(&["server", "ca_file"], message, Some(help));
+            None
+        });
+        let roots = roots.unwrap_or_default();
+        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, threads, roots })
+    }
+
+    fn proxy(&mut self, path: &[&str], text: Option<&str>) -> Option<Proxy> {
+        outbound::proxy(text?, self.surroundings).unwrap_or_else(|(message, help)| {
+            self.wrong(path, message, Some(help));
+            None
+        })
     }
 
     fn store(&mut self, url: &str) -> Option<StoreUrl> {

@@ -46,8 +46,12 @@ pub(crate) struct Parts {
 }
 
 /// Makes the parts of a configuration that was found to be valid.
-pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
+///
+/// # Errors
+/// When the cryptography cannot be set up.
+pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Result<Parts, String> {
     let Loaded { settings, snapshot, endpoints, limits, .. } = loaded;
+    let resolver = resolver.trusting(&settings.roots).map_err(|error| error.to_string())?;
     let mut secrets = settings.keys.clone();
     secrets.extend(settings.client_keys.iter().map(|client| client.key.clone()));
     secrets.extend(endpoints.iter().flat_map(|endpoint| endpoint.keys.clone()));
@@ -56,6 +60,7 @@ pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
         .map(|endpoint| {
             let headers = &endpoint.headers;
             Client::new(endpoint.origin, &endpoint.auth, endpoint.keys, headers, endpoint.reach, resolver.clone())
+                .through(endpoint.proxy)
         })
         .collect();
     let client_keys: Vec<ClientKey> = settings
@@ -63,13 +68,13 @@ pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Parts {
         .iter()
         .map(|client| ClientKey { name: client.name.clone(), key: client.key.clone() })
         .collect();
-    Parts {
+    Ok(Parts {
         keys: Keys::new(&settings.keys, &client_keys),
         // What a limit still counts must not be forgotten.
         retention: Engine::memory(limits.iter()).map(|memory| memory.max(settings.retention)),
         setup: Setup { snapshot, clients, limits, scrubber: Scrubber::new(secrets) },
         settings,
-    }
+    })
 }
 
 impl Gateway {
@@ -86,7 +91,7 @@ impl Gateway {
             Recorder::start(Arc::clone(&store), Arc::clone(&telemetry)).map_err(|error| error.to_string())?;
         let recorder = Arc::new(recorder);
         let resolver = Resolver::system().map_err(|error| error.to_string())?;
-        let Parts { setup, keys, settings, retention } = assemble(loaded, &resolver);
+        let Parts { setup, keys, settings, retention } = assemble(loaded, &resolver)?;
         let retention = Arc::new(Mutex::new(retention));
         let engine =
             Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start())

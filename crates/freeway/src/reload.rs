@@ -91,7 +91,7 @@ impl Reloader {
                 "{file}: `[server] listen` and `[store] url` change only when the gateway is started again"
             ));
         }
-        let Parts { setup, keys, settings, retention } = assemble(loaded, &self.resolver);
+        let Parts { setup, keys, settings, retention } = assemble(loaded, &self.resolver)?;
         let targets = setup.snapshot.deployments.iter().filter(|deployment| deployment.off.is_none()).count();
         self.engine = Arc::new(self.engine.succeed(setup).map_err(|error| error.to_string())?);
         self.editions.replace(Arc::clone(&self.engine), keys, settings.drain);

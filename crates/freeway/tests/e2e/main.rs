@@ -29,6 +29,7 @@ mod last_word;
 mod learning;
 mod ledger;
 mod limits;
+mod outbound;
 mod patience;
 mod policy;
 mod pressure;
