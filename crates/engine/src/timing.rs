@@ -32,7 +32,11 @@ const TOKENS_PER_SECOND: u64 = 50;
 pub(crate) fn first_content(deployment: &Deployment, stream: bool, most_output: u64, outlook: Outlook) -> Duration {
     let base = if deployment.reasoning { FIRST_CONTENT_REASONING } else { FIRST_CONTENT };
     let writing = if stream { 0 } else { most_output / TOKENS_PER_SECOND };
-    let cold = base.saturating_add(Duration::from_secs(writing)).min(FIRST_CONTENT_MOST);
+    of_stranger(base.saturating_add(Duration::from_secs(writing)).min(FIRST_CONTENT_MOST), outlook)
+}
+
+/// The limit where that of a stranger is `cold`.
+fn of_stranger(cold: Duration, outlook: Outlook) -> Duration {
     let known = outlook.times.map(|times| (times.p99 * USUAL).clamp(FIRST_CONTENT_LEAST, FIRST_CONTENT_MOST));
     match (known, outlook.has_others) {
         (Some(known), true) => known,
@@ -82,4 +86,41 @@ impl Limits {
 /// How long a stream may be silent once it has begun.
 pub(crate) fn gap(deployment: &Deployment) -> Duration {
     if deployment.reasoning { GAP_REASONING } else { GAP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn half_of_the_time_is_for_the_others() {
+        let all = |stream: bool, others: bool| {
+            let limits = Limits::new(secs(40), secs(60), others, stream);
+            (limits.relief, limits.end)
+        };
+        assert_eq!(all(true, true), (None, secs(30)));
+        assert_eq!(all(true, false), (None, secs(40)));
+        // A whole answer may still come when somebody else is asked.
+        assert_eq!(all(false, true), (Some(secs(30)), secs(60)));
+        assert_eq!(all(false, false), (None, secs(40)));
+    }
+
+    #[test]
+    fn what_is_usual_decides_and_who_is_alone_gets_more() {
+        let second = |count: u64| Some(Times { p50: secs(1), p95: secs(count), p99: secs(count) });
+        let limit = |times: Option<Times>, silences: u32, has_others: bool| {
+            of_stranger(FIRST_CONTENT, Outlook { times, silences, has_others }).as_secs()
+        };
+        assert_eq!([limit(None, 0, true), limit(second(1), 0, true), limit(second(3), 0, true)], [10, 5, 12]);
+        assert_eq!(limit(second(99), 0, true), 120);
+        assert_eq!([limit(second(1), 0, false), limit(second(3), 0, false)], [10, 12]);
+        assert_eq!([0, 1, 2, 3, 9].map(|silences| limit(None, silences, false)), [10, 20, 40, 80, 120]);
+        assert_eq!(limit(None, 9, true), 10, "there are others to turn to");
+        let hedge = |p95_ms: u64| hedge(&Times { p50: secs(0), p95: Duration::from_millis(p95_ms), p99: secs(0) });
+        assert_eq!([hedge(1), hedge(700), hedge(60_000)].map(|wait| wait.as_millis()), [300, 700, 10_000]);
+    }
 }

@@ -125,3 +125,19 @@ async fn three_empty_answers_are_enough_and_one_without_room_is_none() {
     }
     assert_eq!(c.asked(), 8);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_provider_is_tried_once_whatever_its_keys_and_models() {
+    let models: Vec<String> = (0..6).map(|model| format!("{{ id = \"a-{model}\" }}")).collect();
+    let a = Upstream::with("a", &format!("models = [{}]", models.join(", ")), |_| ()).await;
+    let keys: Vec<String> = (0..5).map(|key| format!("\"sk-test-{key}\"")).collect();
+    let a = a.account(&format!("cost = \"free\"\nkeys = [{}]", keys.join(", ")));
+    let b = Upstream::new("b").await;
+    let targets: Vec<String> = (0..6).map(|model| format!("\"a/a-{model}\"")).collect();
+    let alias = format!("[aliases.pair]\ntargets = [{}, \"b/b-model\"]\n", targets.join(", "));
+    let gateway = Gateway::start(&[a.table(), b.table(), alias].concat()).await;
+    a.always(r#"{"fault":"status","status":503}"#);
+    let reply = gateway.ask(&Ask::chat("pair", true)).await;
+    assert_eq!(reply.head.header("x-freeway-provider"), Some("b"), "{}", reply.everything());
+    assert_eq!((a.asked(), b.asked()), (1, 1));
+}

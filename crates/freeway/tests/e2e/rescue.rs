@@ -87,6 +87,17 @@ async fn the_only_target_goes_on_by_itself() {
     assert_eq!((reply.content().as_str(), a.asked()), (WHOLE, 2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_refuses_a_begun_answer_is_asked_for_a_whole_one() {
+    let Pair { a, b, gateway } = pair("\"stream\", \"prefill\"", "rescue = \"continue\"").await;
+    a.once(&cut(4));
+    b.once(r#"{"fault":"status","status":400,"body":{"error":{"message":"the last turn has to be the user's"}}}"#);
+    let reply = gateway.ask(&Ask::chat("pair", true)).await;
+    assert!(is_whole(&reply), "{}", reply.text());
+    assert_eq!((reply.content().as_str(), a.asked(), b.asked()), (WHOLE, 1, 2));
+    assert!(!reply.text().contains("the last turn"), "{}", reply.text());
+}
+
 /// The stream ends in an error, and `b` was asked so often.
 async fn check_told(alias: &str, body: &str, wish: Option<&str>, asked: usize) {
     let facts =

@@ -74,7 +74,7 @@ pub(crate) async fn ask(
         tier: None,
         data: None,
         min_quality: None,
-        rescue: None,
+        rescue: call.rescue.map(str::to_owned),
         deadline: call.deadline_ms.map(Duration::from_millis),
     };
     let patience = call.leaves_ms.map_or(Duration::from_secs(7_200), Duration::from_millis);
@@ -102,6 +102,8 @@ pub(crate) async fn ask(
 }
 
 async fn converse(world: &World, life: u64, engine: Arc<Engine>, ask: Ask, number: usize, seen: &mut bool) -> Outcome {
+    let asked: Value = serde_json::from_slice(&ask.body).unwrap_or_default();
+    let asked = asked["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
     let answer = engine.serve(ask).await;
     if !world.lives(life) {
         return Outcome::Lost;
@@ -125,7 +127,7 @@ async fn converse(world: &World, life: u64, engine: Arc<Engine>, ask: Ask, numbe
                 world.note(Rare::HeldBeforeFirstContent);
             }
             let text = read(world, life, *body, seen).await;
-            if world.lives(life) { judge_stream(world, &text, number) } else { Outcome::Lost }
+            if world.lives(life) { judge_stream(world, &text, number, &asked) } else { Outcome::Lost }
         }
     }
 }
@@ -164,7 +166,7 @@ fn judge_whole(world: &World, body: &[u8], number: usize) {
 }
 
 /// A stream is whole with a finish reason, all of its text and the end marker, or it says that it broke.
-fn judge_stream(world: &World, text: &str, number: usize) -> Outcome {
+fn judge_stream(world: &World, text: &str, number: usize, asked: &str) -> Outcome {
     let mut said = String::new();
     let (mut finish, mut error, mut ended) = (None, None, false);
     for data in text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
@@ -182,6 +184,15 @@ fn judge_stream(world: &World, text: &str, number: usize) -> Outcome {
         if !event["error"].is_null() {
             error = Some(event["error"]["code"].as_str().unwrap_or_default().to_owned());
         }
+        match event["freeway"]["rescued"].as_str() {
+            Some("restart") => {
+                world.note(Rare::StreamBegunAnew);
+                said.clear();
+                finish = None;
+            }
+            Some(_) => world.note(Rare::StreamWentOn),
+            None => {}
+        }
         let choice = &event["choices"][0];
         said.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
         finish = choice["finish_reason"].as_str().map(str::to_owned).or(finish);
@@ -189,7 +200,9 @@ fn judge_stream(world: &World, text: &str, number: usize) -> Outcome {
     world.tell("client read", [number as u64, said.bytes().fold(0, |sum, byte| mixed(sum, u64::from(byte)))]);
     match (ended, error) {
         (true, None) => {
-            let is_short = finish.as_deref() == Some("stop") && !said.contains(&mark(number));
+            // Who says it is named in front; what follows is said once, and whole.
+            let is_short = finish.as_deref() == Some("stop")
+                && said.split_once(" heard: ").is_none_or(|(model, heard)| model.len() > 2 || heard != asked);
             if finish.is_none() || is_short {
                 world.fail(format!("request {number}: a stream that is not whole has an end marker: {text}"));
             }

@@ -157,6 +157,12 @@ impl Store for Watched {
     }
 
     fn write(&self, requests: &[RequestRecord], learned: &[Learned]) -> Result<(), StoreError> {
+        if learned.iter().any(|row| row.kind == "breaker" && row.value.is_some()) {
+            self.world.note(Rare::BreakerOpened);
+        }
+        if requests.iter().flat_map(|request| &request.attempts).any(|attempt| attempt.outcome == "superseded") {
+            self.world.note(Rare::TwoAttemptsAtOnce);
+        }
         self.store.write(requests, learned)
     }
 

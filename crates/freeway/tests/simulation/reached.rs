@@ -22,9 +22,13 @@ pub(crate) enum Rare {
     HeldBeforeFirstContent,
     PowerWasLost,
     MoreWasLostThanIsKnown,
+    BreakerOpened,
+    TwoAttemptsAtOnce,
+    StreamWentOn,
+    StreamBegunAnew,
 }
 
-const ALL: [Rare; 17] = [
+const ALL: [Rare; 21] = [
     Rare::KilledBetweenJournalAndSend,
     Rare::KilledAfterSend,
     Rare::KilledInMidStream,
@@ -42,6 +46,10 @@ const ALL: [Rare; 17] = [
     Rare::HeldBeforeFirstContent,
     Rare::PowerWasLost,
     Rare::MoreWasLostThanIsKnown,
+    Rare::BreakerOpened,
+    Rare::TwoAttemptsAtOnce,
+    Rare::StreamWentOn,
+    Rare::StreamBegunAnew,
 ];
 
 /// How often each was reached.

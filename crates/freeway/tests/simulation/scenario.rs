@@ -68,6 +68,8 @@ pub(crate) struct Provider {
     pub(crate) skew: i64,
     /// How many connections in a thousand get into trouble.
     pub(crate) trouble: u64,
+    /// Whether its models go on from an answer that has begun.
+    pub(crate) goes_on: bool,
 }
 
 /// One request of a client.
@@ -81,6 +83,8 @@ pub(crate) struct Call {
     /// The client leaves after so many milliseconds.
     pub(crate) leaves_ms: Option<u64>,
     pub(crate) deadline_ms: Option<u64>,
+    /// What its client wants to become of a stream that breaks off.
+    pub(crate) rescue: Option<&'static str>,
 }
 
 /// What the world does at an instant.
@@ -114,7 +118,7 @@ impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
         let chance = &mut Chance::new(seed, 1);
         let count = chance.between(1, 4);
-        let providers: Vec<Provider> = (0..count).map(|number| Provider::draw(chance, number)).collect();
+        let mut providers: Vec<Provider> = (0..count).map(|number| Provider::draw(chance, number)).collect();
         let length = chance.any_size(240_000).max(3_000);
         let mut calls = draw_calls(chance, &providers, length);
         // Now and then, most of a day goes by in between.
@@ -122,6 +126,11 @@ impl Scenario {
         let half = length / 2;
         calls.iter_mut().filter(|call| call.at_ms > half).for_each(|call| call.at_ms += pause);
         calls.sort_by_key(|call| call.at_ms);
+        let rescues = &mut Chance::new(seed, 4);
+        for call in &mut calls {
+            call.rescue = rescues.permille(500).then(|| rescues.pick(&["continue", "continue", "restart", "fail"]));
+        }
+        providers.iter_mut().for_each(|provider| provider.goes_on = rescues.permille(500));
         let calm_ms = length + pause;
         let mut deeds = draw_faults(chance, count, calm_ms);
         if chance.permille(250) {
@@ -173,6 +182,7 @@ impl Provider {
             pace_ms: chance.any_size(400),
             skew,
             trouble: if chance.permille(400) { chance.any_size(250) } else { 0 },
+            goes_on: false,
         }
     }
 
@@ -186,7 +196,8 @@ impl Provider {
             .map(|model| {
                 // What a model lists comes before the account's rows: what is pooled stands with both.
                 let own = rows(&|owner| owner == Owner::Model(model) || owner == Owner::Pool);
-                format!("{{ id = \"m{model}\", limits = [{own}] }}")
+                let features = if self.goes_on { ", features = [\"stream\", \"prefill\"]" } else { "" };
+                format!("{{ id = \"m{model}\", limits = [{own}]{features} }}")
             })
             .collect();
         format!("limits = [{}]\nmodels = [{}]\n", rows(&|owner| owner == Owner::Account), models.join(", "))
@@ -212,6 +223,7 @@ fn draw_calls(chance: &mut Chance, providers: &[Provider], length: u64) -> Vec<C
                 max_tokens: chance.permille(800).then(|| chance.any_size(300)),
                 leaves_ms: chance.permille(150).then(|| chance.any_size(15_000)),
                 deadline_ms: chance.permille(100).then(|| chance.between(500, 20_000)),
+                rescue: None,
             });
         }
     }
