@@ -89,8 +89,12 @@ pub(crate) async fn run(trace: &Trace, job: &Job, plan: &Plan) -> Result<Committ
                         false => hold_beside(&mut course, turn),
                     };
                     if let Some(held) = held {
-                        let (entry, attempt) = begin(trace, job, &course, held)?;
-                        race.enter(entry, attempt);
+                        match begin(trace, job, &course, held) {
+                            Ok((entry, attempt)) => race.enter(entry, attempt),
+                            Err(error) if race.is_empty() => return Err(error),
+                            // Somebody is under way, and may still answer.
+                            Err(_) => {}
+                        }
                     }
                     continue;
                 }
@@ -110,8 +114,9 @@ pub(crate) async fn run(trace: &Trace, job: &Job, plan: &Plan) -> Result<Committ
                 failed(trace, &mut course, &entry, silent(entry.begun.elapsed()))?;
             }
             Happening::HedgeDue(slow) => {
-                if let Some(held) = hedge(trace, &mut course, race.entries(), &slow) {
-                    let (entry, attempt) = begin(trace, job, &course, held)?;
+                if let Some(held) = hedge(trace, &mut course, race.entries(), &slow)
+                    && let Ok((entry, attempt)) = begin(trace, job, &course, held)
+                {
                     race.enter(entry, attempt);
                 }
             }

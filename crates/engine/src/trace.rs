@@ -229,7 +229,10 @@ impl Trace {
 
     /// Every attempt that is still under way ends.
     pub(crate) fn land_all(&self, ending: &Ending<'_>) {
-        (0..self.attempts()).for_each(|place| self.land(FlightId(place), ending));
+        for flight in (0..self.attempts()).map(FlightId) {
+            self.see(flight, Sight::Unclear);
+            self.land(flight, ending);
+        }
     }
 
     fn settle(&self, flight: &Flight, ending: &Ending<'_>) -> AttemptRecord {
@@ -311,7 +314,6 @@ impl Trace {
     }
 
     fn finish(&self, status: u16, outcome: &str, error: Option<&str>) {
-        (0..self.attempts()).for_each(|place| self.see(FlightId(place), Sight::Unclear));
         self.land_all(&Ending::Broken { outcome: "cancelled", message: None });
         let mut log = self.log();
         let Some(mut record) = log.record.take() else { return };
