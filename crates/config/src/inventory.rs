@@ -160,6 +160,7 @@ fn settings_of(settings: &Settings) -> Vec<(String, Value)> {
     vec![
         ("server.listen".to_owned(), json!(settings.listen.to_string())),
         ("server.drain_seconds".to_owned(), json!(settings.drain.as_secs())),
+        ("server.max_requests".to_owned(), json!(settings.max_requests)),
         ("server.threads".to_owned(), json!(settings.threads)),
         ("store.url".to_owned(), json!(store)),
         ("store.retention_days".to_owned(), json!(settings.retention.as_secs() / 86_400)),

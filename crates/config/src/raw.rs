@@ -54,6 +54,12 @@ pub struct Server {
     /// Seconds for which requests under way may go on once the gateway is told to stop; 30 unless it says otherwise.
     /// What outlasts them ends in an error that can be tried again.
     pub drain_seconds: Option<u32>,
+    /// Requests to models that are served at the same time, streams that flow included; 2000 unless it says otherwise.
+    /// Tiers of lower value fill only a part of it, so that requests of higher ones still find room: of the usual three,
+    /// `batch` begins while fewer than two thirds are under way, `standard` while fewer than five sixths. Others are
+    /// refused with 503 and `server_is_overloaded`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests: Option<u32>,
     /// Threads that serve requests; half as many as there are cores, and at least one, unless it says otherwise.
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<u16>,

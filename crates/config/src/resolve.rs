@@ -51,6 +51,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How long requests under way may go on once the gateway stops.
     pub drain: Duration,
+    /// Requests that are served at the same time.
+    pub max_requests: u32,
     /// Threads that serve requests; `None`: by the number of cores.
     pub threads: Option<u16>,
     /// Root certificates beside the built-in ones.
@@ -310,6 +312,7 @@ impl Resolver<'_> {
         let days = raw.store.retention_days.unwrap_or(90);
         let retention = Duration::from_secs(u64::from(days) * 86_400);
         let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
+        let max_requests = raw.server.max_requests.unwrap_or(2000);
         let threads = raw.server.threads;
         let roots = raw.server.ca_file.as_deref().map(|path| outbound::roots(path, self.surroundings)).transpose();
         let roots = roots.unwrap_or_else(|(message, help)| {
@@ -317,7 +320,7 @@ impl Resolver<'_> {
             None
         });
         let roots = roots.unwrap_or_default();
-        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, threads, roots })
+        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, max_requests, threads, roots })
     }
 
     fn proxy(&mut self, path: &[&str], text: Option<&str>) -> Option<Proxy> {

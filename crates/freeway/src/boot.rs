@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use freeway_config::{Loaded, Settings, StoreUrl};
 use freeway_engine::{Clock, Engine, Scrubber, Setup};
-use freeway_server::{ClientKey, Editions, Keys, Server, Shutdown};
+use freeway_server::{Bounds, ClientKey, Editions, Keys, Server, Shutdown};
 use freeway_store::{Recorder, Sqlite, Store};
 use freeway_telemetry::{Event, Level, Telemetry};
 use freeway_upstream::{Client, Resolver};
@@ -77,6 +77,12 @@ pub(crate) fn assemble(loaded: Loaded, resolver: &Resolver) -> Result<Parts, Str
     })
 }
 
+/// What the settings bound for all requests together.
+pub(crate) fn bounds(settings: &Settings) -> Bounds {
+    let max_requests = usize::try_from(settings.max_requests).unwrap_or(usize::MAX);
+    Bounds { drain: settings.drain, max_requests }
+}
+
 impl Gateway {
     /// Wires everything together and starts to listen.
     pub(crate) async fn start(loaded: Loaded, log: Level) -> Result<Self, String> {
@@ -97,7 +103,7 @@ impl Gateway {
             Engine::new(setup, Arc::clone(&store), Arc::clone(&recorder), Arc::clone(&telemetry), Clock::start())
                 .map_err(|error| error.to_string())?;
         let engine = Arc::new(engine);
-        let server = Server::bind(settings.listen, Arc::clone(&engine), keys, settings.drain)
+        let server = Server::bind(settings.listen, Arc::clone(&engine), keys, bounds(&settings))
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
         Ok(Self { server, engine, recorder, telemetry, store, resolver, settings, retention })

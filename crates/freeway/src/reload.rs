@@ -13,7 +13,7 @@ use freeway_server::Editions;
 use freeway_telemetry::Event;
 use freeway_upstream::Resolver;
 
-use crate::boot::{Parts, Retention, assemble};
+use crate::boot::{Parts, Retention, assemble, bounds};
 use crate::environment;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ impl Reloader {
         let Parts { setup, keys, settings, retention } = assemble(loaded, &self.resolver)?;
         let targets = setup.snapshot.deployments.iter().filter(|deployment| deployment.off.is_none()).count();
         self.engine = Arc::new(self.engine.succeed(setup).map_err(|error| error.to_string())?);
-        self.editions.replace(Arc::clone(&self.engine), keys, settings.drain);
+        self.editions.replace(Arc::clone(&self.engine), keys, bounds(&settings));
         self.engine.tell_warnings();
         self.settings = settings;
         *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;

@@ -107,15 +107,27 @@ const DEFAULT_TIER: &str = "standard";
 /// # Errors
 /// When it asks for an unknown tier, class or quality, or for more than its key allows.
 pub fn admit(rules: &Rules, caller: Caller, wish: Wish<'_>) -> Result<Admission, Denial> {
-    let key = match caller {
-        Caller::Operator => None,
-        Caller::Client(position) => rules.client_keys.get(position),
-    };
+    let key = client_key(rules, caller);
     Ok(Admission {
         tier: tier(rules, key, wish.tier)?,
         data: data(rules, key, wish.data)?,
         min_quality: wish.min_quality.map_or(Ok(Quality::LOWEST), min_quality)?,
     })
+}
+
+/// The tier that a request counts as before anything else of it is looked at: the one it names, or its key's own where
+/// that name is unknown or above the key's ceiling. So nobody gains by a claim that admission will refuse.
+#[must_use]
+pub fn claim(rules: &Rules, caller: Caller, wished: Option<&str>) -> usize {
+    let key = client_key(rules, caller);
+    tier(rules, key, wished).or_else(|_| tier(rules, key, None)).unwrap_or(0)
+}
+
+fn client_key(rules: &Rules, caller: Caller) -> Option<&ClientKeyRule> {
+    match caller {
+        Caller::Operator => None,
+        Caller::Client(position) => rules.client_keys.get(position),
+    }
 }
 
 fn tier(rules: &Rules, key: Option<&ClientKeyRule>, wished: Option<&str>) -> Result<usize, Denial> {
@@ -212,6 +224,20 @@ mod tests {
         check(Caller::Client(0), None, Some("public"), looser);
         let unknown = "x-freeway-tier: `urg\\nent` is not known; there are critical, standard, batch";
         check(Caller::Operator, Some("urg\nent"), None, unknown);
+    }
+
+    #[test]
+    fn a_claim_above_the_ceiling_counts_as_the_keys_own_tier() {
+        let check = |caller, wished, expected: &str| {
+            let rules = rules();
+            assert_eq!(rules.tiers[claim(&rules, caller, wished)].name, expected, "{caller:?} {wished:?}");
+        };
+        check(Caller::Operator, None, "standard");
+        check(Caller::Operator, Some("critical"), "critical");
+        check(Caller::Operator, Some("urgent"), "standard");
+        check(Caller::Client(0), Some("critical"), "standard");
+        check(Caller::Client(0), Some("batch"), "batch");
+        check(Caller::Client(0), Some("urgent"), "standard");
     }
 
     #[test]

@@ -8,10 +8,33 @@ use bytes::Bytes;
 use freeway_engine::StreamBody;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::overload::Place;
+
+/// The body of an answer. Until it is dropped, at its end or when the client leaves, its request is under way.
+pub(crate) struct Reply {
+    content: Content,
+    place: Option<Place>,
+}
+
 /// A whole body, or a stream.
-pub(crate) enum Reply {
+enum Content {
     Whole(Option<Bytes>),
     Stream(Box<StreamBody>),
+}
+
+impl Reply {
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        Self { content: Content::Whole(Some(bytes)), place: None }
+    }
+
+    pub(crate) const fn stream(stream: Box<StreamBody>) -> Self {
+        Self { content: Content::Stream(stream), place: None }
+    }
+
+    /// Keeps the request's place until the end of its answer.
+    pub(crate) fn keep(&mut self, place: Place) {
+        self.place = Some(place);
+    }
 }
 
 impl Body for Reply {
@@ -22,23 +45,23 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(stream) => stream.is_end_stream(),
+        match &self.content {
+            Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Content::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Stream(_) => SizeHint::default(),
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Stream(_) => SizeHint::default(),
         }
     }
 }

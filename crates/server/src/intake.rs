@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use freeway_dialect::ClientError;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
@@ -19,6 +20,11 @@ const LEAST_RATE: u64 = 1024;
 /// Longest silence within a body.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Bytes of a body that are taken in only to be thrown away …
+const MOST_DISCARDED: u64 = 64 * 1024;
+/// … and the time that they may take.
+const DISCARD_LIMIT: Duration = Duration::from_millis(200);
+
 /// Reads a JSON body.
 ///
 /// # Errors
@@ -30,6 +36,28 @@ pub(crate) async fn read_json(headers: &HeaderMap, body: Incoming) -> Result<Byt
         return Err(too_large());
     }
     read(body, announced.unwrap_or(0)).await
+}
+
+/// Takes in a body that nobody will read, if that costs next to nothing, so that its connection can take another
+/// request. Says whether it is all in.
+pub(crate) async fn discard(headers: &HeaderMap, body: Incoming) -> bool {
+    // Who asks first would only send the body because of us.
+    if headers.contains_key(EXPECT) || body.size_hint().lower() > MOST_DISCARDED {
+        return false;
+    }
+    timeout(DISCARD_LIMIT, discard_all(body)).await.unwrap_or(false)
+}
+
+async fn discard_all(mut body: Incoming) -> bool {
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        length += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if length > MOST_DISCARDED {
+            return false;
+        }
+    }
+    true
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ClientError> {

@@ -17,11 +17,12 @@ mod listen;
 mod openapi;
 mod operator;
 mod origin;
+mod overload;
 mod patient;
 mod quotas;
 mod respond;
 mod route;
 
 pub use auth::{ClientKey, Keys};
-pub use listen::{Editions, Server, Shutdown};
+pub use listen::{Bounds, Editions, Server, Shutdown};
 pub use route::{Access, ROUTES, Route};

@@ -12,7 +12,8 @@ use freeway_dialect::ClientError;
 use freeway_engine::Engine;
 use freeway_policy::Caller;
 use freeway_telemetry::Event;
-use http::{Request, Response};
+use http::header::HeaderName;
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,7 +26,8 @@ use crate::auth::Keys;
 use crate::body::Reply;
 use crate::face::openai;
 use crate::head::{HeadNotes, HeadReader};
-use crate::intake::read_json;
+use crate::intake::{discard, read_json};
+use crate::overload::{Doorkeeper, Load};
 use crate::patient::Patient;
 use crate::respond::{self, Answer};
 use crate::route::{Access, Found, Route, Target, find};
@@ -58,8 +60,17 @@ pub struct Editions(Arc<Gate>);
 struct Edition {
     engine: Arc<Engine>,
     keys: Keys,
+    bounds: Bounds,
+    doorkeeper: Doorkeeper,
+}
+
+/// What an edition bounds for all requests together.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
     /// How long requests under way may go on once the gateway stops.
-    drain: Duration,
+    pub drain: Duration,
+    /// Requests that are served at the same time.
+    pub max_requests: usize,
 }
 
 /// How far the gateway is on its way out.
@@ -78,13 +89,20 @@ struct Gate {
     loopback: bool,
     started: i64,
     stage: watch::Sender<Stage>,
+    load: Arc<Load>,
+}
+
+impl Edition {
+    fn new(engine: Arc<Engine>, keys: Keys, bounds: Bounds) -> Self {
+        let doorkeeper = Doorkeeper::new(&engine.snapshot().rules, bounds.max_requests);
+        Self { engine, keys, bounds, doorkeeper }
+    }
 }
 
 impl Editions {
-    /// From now on, requests that come are served by this engine and let in by these keys. `drain` is how long
-    /// requests under way may go on once the gateway stops.
-    pub fn replace(&self, engine: Arc<Engine>, keys: Keys, drain: Duration) {
-        self.0.edition.store(Arc::new(Edition { engine, keys, drain }));
+    /// From now on, requests that come are served by this engine and let in by these keys, within these bounds.
+    pub fn replace(&self, engine: Arc<Engine>, keys: Keys, bounds: Bounds) {
+        self.0.edition.store(Arc::new(Edition::new(engine, keys, bounds)));
     }
 
     /// The engine that requests which come now are served by.
@@ -115,11 +133,11 @@ impl Shutdown {
 }
 
 impl Server {
-    /// Listens on an address. `drain` is how long requests under way may go on once the gateway stops.
+    /// Listens on an address.
     ///
     /// # Errors
     /// When the address cannot be had, or is not this machine's own and no key is set.
-    pub async fn bind(address: SocketAddr, engine: Arc<Engine>, keys: Keys, drain: Duration) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, engine: Arc<Engine>, keys: Keys, bounds: Bounds) -> io::Result<Self> {
         if !address.ip().is_loopback() && !keys.are_set() {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -129,10 +147,11 @@ impl Server {
         let listener = TcpListener::bind(address).await?;
         let started = engine.now().wall.as_secs();
         let gate = Gate {
-            edition: ArcSwap::from_pointee(Edition { engine, keys, drain }),
+            edition: ArcSwap::from_pointee(Edition::new(engine, keys, bounds)),
             loopback: address.ip().is_loopback(),
             started,
             stage: watch::Sender::new(Stage::Serving),
+            load: Arc::default(),
         };
         Ok(Self { listener, gate: Arc::new(gate) })
     }
@@ -162,6 +181,8 @@ impl Server {
     pub async fn run(self) {
         let Self { listener, gate } = self;
         let mut connections = JoinSet::new();
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&gate.load).watch());
         let mut stage = gate.stage.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -186,7 +207,7 @@ impl Server {
         let edition = gate.edition.load_full();
         tokio::select! {
             () = all_end(&mut connections) => return,
-            () = tokio::time::sleep(edition.drain) => {}
+            () = tokio::time::sleep(edition.bounds.drain) => {}
             _ = stage.wait_for(|stage| *stage == Stage::Ending) => {}
         }
         edition.engine.close();
@@ -311,10 +332,20 @@ async fn dispatch(
     let document = match route.target {
         Target::ChatCompletions => {
             let (head, body) = request.into_parts();
-            return match engine.unless_closed(pin!(read_json(&head.headers, body))).await {
+            let rules = &edition.engine.snapshot().rules;
+            let place = match edition.doorkeeper.let_in(&gate.load, rules, caller, &head.headers) {
+                Ok(place) => place,
+                Err((tier, error)) => {
+                    engine.telemetry().tell(received.wall, &Event::TurnedAway { reason: &error.code });
+                    return turn_away(&head.headers, body, tier, &error).await;
+                }
+            };
+            let mut answer = match engine.unless_closed(pin!(read_json(&head.headers, body))).await {
                 Ok(body) => openai::chat(engine, id, received, &head.headers, body, caller, name).await,
                 Err(error) => closing(respond::error(&error)),
             };
+            answer.body_mut().keep(place);
+            return answer;
         }
         Target::Explain => {
             let (head, body) = request.into_parts();
@@ -345,6 +376,14 @@ async fn dispatch(
         Ok(document) => respond::json(&document),
         Err(error) => respond::error(&error),
     }
+}
+
+/// Refuses a request whose body nobody has looked at. Where that body is small, its connection stays usable.
+async fn turn_away(headers: &HeaderMap, body: Incoming, tier: &str, error: &ClientError) -> Answer {
+    let is_read = discard(headers, body).await;
+    let mut answer = respond::error(error);
+    respond::set(&mut answer, HeaderName::from_static("x-freeway-tier"), tier);
+    if is_read { answer } else { closing(answer) }
 }
 
 /// An answer to a body that was not read to its end: what follows on the connection cannot be trusted.

@@ -19,7 +19,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A whole body of the given type.
 pub(crate) fn whole(status: u16, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Reply::Whole(Some(body.into())));
+    let mut answer = Response::new(Reply::whole(body.into()));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
@@ -32,7 +32,7 @@ pub(crate) fn json(value: &Value) -> Answer {
 
 /// A stream of events.
 pub(crate) fn stream(body: Box<freeway_engine::StreamBody>) -> Answer {
-    let mut answer = Response::new(Reply::Stream(body));
+    let mut answer = Response::new(Reply::stream(body));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     answer

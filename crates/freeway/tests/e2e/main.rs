@@ -30,6 +30,7 @@ mod learning;
 mod ledger;
 mod limits;
 mod outbound;
+mod overload;
 mod patience;
 mod policy;
 mod pressure;
