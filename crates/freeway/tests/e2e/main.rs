@@ -27,6 +27,7 @@ mod http;
 mod intake;
 mod last_word;
 mod learning;
+mod leaving;
 mod ledger;
 mod limits;
 mod outbound;
