@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -37,6 +37,11 @@ use crate::{framing, openapi, operator, origin};
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const MOST_HEADERS: usize = 100;
 const MOST_HEADER_BYTES: usize = 64 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Bytes that the system holds for a client that does not read. By itself it would grow to megabytes, and a slow reader
+/// would show no progress until a third of that is read.
+const SEND_BUFFER: u32 = 128 * 1024;
 /// Connections open at the same time.
 const MOST_CONNECTIONS: usize = 10_000;
 /// Once the drain is over, answers have so long to end in words of ours before their connections are cut.
@@ -144,7 +149,7 @@ impl Server {
                 "refusing to listen on an address that others can reach without a key: set [server] keys, or listen on 127.0.0.1",
             ));
         }
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address)?;
         let started = engine.now().wall.as_secs();
         let gate = Gate {
             edition: ArcSwap::from_pointee(Edition::new(engine, keys, bounds)),
@@ -215,6 +220,17 @@ impl Server {
         // Whoever does not read even that is cut off; what they used is settled and recorded as they are dropped.
         connections.shutdown().await;
     }
+}
+
+/// Sockets that are accepted take their options from the listening one.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait until the system has forgotten the old connections.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn all_end(connections: &mut JoinSet<()>) {

@@ -19,8 +19,9 @@ use crate::body::Outgoing;
 use crate::progress::{Patience, Progress};
 use crate::socket::Socket;
 
-/// Most bytes of an answer's head, and of what is read ahead.
-const MOST_BUFFERED: usize = 256 * 1024;
+/// Most bytes of an answer's head, and of what is read ahead. What is read is then copied twice on its way to a client, so
+/// that a client which does not read holds four times as much.
+const MOST_BUFFERED: usize = 64 * 1024;
 
 /// A connection and the half that moves it.
 pub(crate) struct Leg {

@@ -38,5 +38,6 @@ mod pressure;
 mod quotas;
 mod reload;
 mod rescue;
+mod stalled;
 mod streams;
 mod upstream;
