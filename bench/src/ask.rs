@@ -49,13 +49,23 @@ pub(crate) fn chat(model: &str, stream: bool, prompt: Prompt) -> Bytes {
     post(KEY, &body(model, stream, prompt))
 }
 
+/// A short chat request of a tier.
+pub(crate) fn chat_in_tier(model: &str, stream: bool, tier: &str) -> Bytes {
+    post_with(KEY, &format!("x-freeway-tier: {tier}\r\n"), &body(model, stream, Prompt::Short))
+}
+
 /// A request to the chat endpoint with any key and body. All subjects get the same bytes, down to the host's name.
 pub(crate) fn post(key: &str, body: &str) -> Bytes {
+    post_with(key, "", body)
+}
+
+/// The same with more headers, a line each.
+fn post_with(key: &str, headers: &str, body: &str) -> Bytes {
     let length = body.len();
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\n\
          authorization: Bearer {key}\r\ncontent-type: application/json\r\nuser-agent: freeway-bench\r\n\
-         content-length: {length}\r\n\r\n{body}"
+         {headers}content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
     .into()

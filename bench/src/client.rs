@@ -25,6 +25,8 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     /// Whether the other side closes the connection after this answer.
     pub(crate) closes: bool,
+    /// `retry-after`, in seconds.
+    pub(crate) retry_after: Option<u32>,
 }
 
 /// What is still to come of a body.
@@ -77,8 +79,9 @@ impl Connection {
                     None => Framing::Close,
                 };
                 let asked_to_close = header(bytes, "connection").is_some_and(|value| value == "close");
+                let retry_after = header(bytes, "retry-after").and_then(|seconds| seconds.parse().ok());
                 self.at += length + 4;
-                return Ok(Head { status, closes: asked_to_close || self.framing == Framing::Close });
+                return Ok(Head { status, closes: asked_to_close || self.framing == Framing::Close, retry_after });
             }
             self.fill().await?;
         }

@@ -138,6 +138,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
         folder: folder.path().join("freeway"),
         upstream: upstream.address,
         aliases: vec!["fast".to_owned(), paced.clone(), HELD.to_owned()],
+        server: String::new(),
         more: String::new(),
     };
     upstream.ready(&chat("fast-0", false, Prompt::Short)).await?;

@@ -20,6 +20,8 @@ const KEPT: usize = 600;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    /// After how many seconds to come back, if it says so.
+    pub(crate) retry_after: Option<u32>,
     /// Whether the body came to the end that its framing announces.
     pub(crate) whole: bool,
     /// Whether a stream came to its end marker.
@@ -87,7 +89,7 @@ pub(crate) async fn exchange(connection: &mut Connection, ask: &[u8]) -> io::Res
     let exchange = async {
         connection.send(ask).await?;
         let head = connection.head().await?;
-        let mut reply = Reply { status: head.status, ..Reply::default() };
+        let mut reply = Reply { status: head.status, retry_after: head.retry_after, ..Reply::default() };
         let mut lines = Lines::default();
         loop {
             match connection.piece().await {

@@ -102,6 +102,7 @@ async fn count(program: &Path, upstream: &Service, case: &Case, model: &str, req
         folder: folder.path().to_owned(),
         upstream: upstream.address,
         aliases: vec![model.to_owned()],
+        server: String::new(),
         more: String::new(),
     };
     let wrap = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"].map(ToOwned::to_owned);

@@ -159,7 +159,7 @@ impl Load {
 
 /// The instants at which requests are due, each given when it has come. A thread of its own waits for them, because
 /// the runtime's timers are only true to a millisecond.
-fn pace(per_second: u32, length: Duration) -> UnboundedReceiver<Instant> {
+pub(crate) fn pace(per_second: u32, length: Duration) -> UnboundedReceiver<Instant> {
     let (give, due) = unbounded_channel();
     let begun = Instant::now() + Duration::from_millis(5);
     let step = Duration::from_secs(1) / per_second;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
 
+mod abandon;
 mod ask;
 mod behaviour;
 mod client;
@@ -14,6 +15,7 @@ mod dice;
 mod exchange;
 mod instructions;
 mod load;
+mod overload;
 mod process;
 mod report;
 mod scenario;
@@ -47,6 +49,10 @@ enum Command {
     Soak(soak::Arguments),
     /// Measure what second attempts do about providers that stall.
     Tail(tail::Arguments),
+    /// Open many streams and leave each at some instant, and look what stays behind.
+    Abandon(abandon::Arguments),
+    /// Ask for twice what can be served, in three tiers, and see who is refused, how soon, and what is served still.
+    Overload(overload::Arguments),
     /// Play the provider, until the process is ended.
     Upstream(upstream::Arguments),
 }
@@ -73,6 +79,8 @@ async fn run(command: &Command) -> Result<(), String> {
             Command::Instructions(arguments) => instructions::run(arguments).await,
             Command::Soak(arguments) => soak::run(arguments).await,
             Command::Tail(arguments) => tail::run(arguments).await,
+            Command::Abandon(arguments) => abandon::run(arguments).await,
+            Command::Overload(arguments) => overload::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
         }
     };

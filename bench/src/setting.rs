@@ -31,6 +31,8 @@ pub(crate) struct Freeway<'a> {
     pub(crate) upstream: SocketAddr,
     /// Behaviours of the mock upstream. Each is an alias of its own name with ten targets.
     pub(crate) aliases: Vec<String>,
+    /// More keys of its `[server]`, a line each.
+    pub(crate) server: String,
     /// More providers and aliases, as they stand in a configuration.
     pub(crate) more: String,
 }
@@ -66,10 +68,10 @@ impl Freeway<'_> {
     }
 
     fn configuration(&self, listen: SocketAddr) -> String {
-        let upstream = self.upstream;
+        let Self { upstream, server, .. } = self;
         let mut text = format!(
-            "[server]\nlisten = \"{listen}\"\nkeys = [\"{KEY}\"]\n\n[store]\nurl = \"sqlite:freeway.db\"\n\n{}",
-            provider("bench", upstream)
+            "[server]\nlisten = \"{listen}\"\nkeys = [\"{KEY}\"]\n{server}\n[store]\nurl = \"sqlite:freeway.db\"\n\n{}",
+            provider("bench", *upstream)
         );
         for alias in &self.aliases {
             for number in 0..CANDIDATES {
@@ -126,6 +128,7 @@ mod tests {
             folder: PathBuf::new(),
             upstream: SocketAddr::from(([127, 0, 0, 1], 9)),
             aliases: vec!["fast".to_owned()],
+            server: String::new(),
             more: String::new(),
         };
         let read: toml::Table = freeway.configuration(SocketAddr::from(([127, 0, 0, 1], 8))).parse().unwrap();

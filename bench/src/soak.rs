@@ -77,6 +77,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
         folder: folder.path().to_owned(),
         upstream: upstream.address,
         aliases: ALIASES.map(ToOwned::to_owned).to_vec(),
+        server: String::new(),
         more: configuration(upstream.address),
     };
     let mut service = freeway.start(&[])?;
@@ -154,7 +155,7 @@ async fn watch(arguments: &Arguments, traffic: &Traffic, processes: &[u32]) -> R
 }
 
 /// The gateway's own counts.
-async fn metrics(address: SocketAddr) -> Result<String, String> {
+pub(crate) async fn metrics(address: SocketAddr) -> Result<String, String> {
     let told = |error: std::io::Error| format!("/metrics: {error}");
     let mut connection = Connection::open(address).await.map_err(told)?;
     connection.send(&get("/metrics")).await.map_err(told)?;
