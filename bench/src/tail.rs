@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::ask::{Prompt, chat, get};
-use crate::client::Connection;
+use crate::ask::{Prompt, chat};
 use crate::load::{Brought, Load};
 use crate::service::Service;
 use crate::setting::{Freeway, model, provider};
+use crate::soak::metrics;
 use crate::statistics::percentile;
 
 #[derive(Args)]
@@ -75,6 +75,7 @@ async fn subject(
         folder: folder.join(name),
         upstream,
         aliases: vec!["fast".to_owned()],
+        server: String::new(),
         more: configuration(&stalling, upstream, hedge),
     };
     let mut service = freeway.start(&[])?;
@@ -99,18 +100,6 @@ fn configuration(stalling: &str, upstream: SocketAddr, hedge: bool) -> String {
     let both = ["tail-a", "tail-b"].map(|name| provider(name, upstream) + &model(name, &format!("{stalling}-{name}")));
     let targets = ["tail-a", "tail-b"].map(|name| format!("\"{name}/{stalling}-{name}\"")).join(", ");
     format!("\n{}\n[aliases.tail]\ntargets = [{targets}]\n\n[routing]\nhedge = {hedge}\n", both.join("\n"))
-}
-
-async fn metrics(address: SocketAddr) -> Result<String, String> {
-    let told = |error: std::io::Error| format!("/metrics: {error}");
-    let mut connection = Connection::open(address).await.map_err(told)?;
-    connection.send(&get("/metrics")).await.map_err(told)?;
-    connection.head().await.map_err(told)?;
-    let mut text = Vec::new();
-    while let Some(piece) = connection.piece().await.map_err(told)? {
-        text.extend_from_slice(piece);
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Outcome {

@@ -320,7 +320,17 @@ impl Resolver<'_> {
             None
         });
         let roots = roots.unwrap_or_default();
-        Some(Settings { listen: address?, keys, client_keys, store: store?, retention, drain, max_requests, threads, roots })
+        Some(Settings {
+            listen: address?,
+            keys,
+            client_keys,
+            store: store?,
+            retention,
+            drain,
+            max_requests,
+            threads,
+            roots,
+        })
     }
 
     fn proxy(&mut self, path: &[&str], text: Option<&str>) -> Option<Proxy> {

@@ -14,4 +14,4 @@ mod shed;
 
 pub use admit::{Admission, Caller, ClientKeyRule, Denial, Rules, Tier, Wish, admit, claim};
 pub use data::{Clause, DataFacts, permits};
-pub use shed::{Pressure, Standing, standings};
+pub use shed::{Standing, standings};

@@ -186,8 +186,6 @@ impl Server {
     pub async fn run(self) {
         let Self { listener, gate } = self;
         let mut connections = JoinSet::new();
-        let mut beside = JoinSet::new();
-        beside.spawn(Arc::clone(&gate.load).watch());
         let mut stage = gate.stage.subscribe();
         loop {
             let accepted = tokio::select! {
