@@ -54,7 +54,7 @@ pub struct Server {
     /// Seconds for which requests under way may go on once the gateway is told to stop; 30 unless it says otherwise.
     /// What outlasts them ends in an error that can be tried again.
     pub drain_seconds: Option<u32>,
-    /// Requests to models that are served at the same time, streams that flow included; 2000 unless it says otherwise.
+    /// Requests to models that are served at the same time, streams that flow included; 12,000 unless it says otherwise.
     /// Tiers of lower value fill only a part of it, so that requests of higher ones still find room: of the usual three,
     /// `batch` begins while fewer than two thirds are under way, `standard` while fewer than five sixths. Others are
     /// refused with 503 and `server_is_overloaded`.

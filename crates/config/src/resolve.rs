@@ -312,7 +312,7 @@ impl Resolver<'_> {
         let days = raw.store.retention_days.unwrap_or(90);
         let retention = Duration::from_secs(u64::from(days) * 86_400);
         let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
-        let max_requests = raw.server.max_requests.unwrap_or(2000);
+        let max_requests = raw.server.max_requests.unwrap_or(12_000);
         let threads = raw.server.threads;
         let roots = raw.server.ca_file.as_deref().map(|path| outbound::roots(path, self.surroundings)).transpose();
         let roots = roots.unwrap_or_else(|(message, help)| {
