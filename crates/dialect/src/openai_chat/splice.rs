@@ -14,8 +14,8 @@ use super::request::ChatRequest;
 const MOST_TEXT: usize = 128 * 1024;
 /// An answer that goes on may repeat so many characters of what it goes on from …
 const LONGEST_OVERLAP: usize = 64;
-/// … but fewer than this may as well be chance.
-const SHORTEST_OVERLAP: usize = 4;
+/// … but fewer than this may as well be meant.
+const SHORTEST_OVERLAP: usize = 16;
 /// Bytes to a token, where nothing better is known.
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -225,7 +225,7 @@ impl Seam {
                 let said = std::mem::take(held);
                 // The first characters alone decide, however many more have come with them.
                 let (head, rest) = said.split_at(head.unwrap_or(said.len()));
-                if !rest.is_empty() && told.starts_with(head) {
+                if !rest.is_empty() && told.starts_with(head) && !repeats_itself(head) {
                     // It took the begun answer for nothing, and says it all again.
                     *self = Self::Anew { repeated: head.len() };
                     return self.pass(told, rest, is_end);
@@ -237,14 +237,25 @@ impl Seam {
     }
 }
 
-/// Bytes at the start of what is said that repeat the end of what was told.
+/// Bytes at the start of what is said that repeat the end of what was told. Text that repeats itself anyway, as lists and
+/// refrains do, says nothing about who repeats whom: there, everything is taken as meant.
 fn overlap(told: &str, said: &str) -> usize {
     let ends = said.char_indices().map(|(place, letter)| place + letter.len_utf8()).take(LONGEST_OVERLAP);
     ends.enumerate()
         .filter(|(place, end)| place + 1 >= SHORTEST_OVERLAP && told.ends_with(&said[..*end]))
         .map(|(_, end)| end)
         .last()
+        .filter(|end| {
+            let (before, again) = (&told[..told.len() - end], &said[..*end]);
+            !repeats_itself(again) && !before.ends_with(again) && !said[*end..].starts_with(again)
+        })
         .unwrap_or(0)
+}
+
+/// Whether a text is something shorter at least twice, the last time perhaps in part.
+fn repeats_itself(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period])
 }
 
 #[cfg(test)]

@@ -242,6 +242,7 @@ impl Stage {
                     max_tokens: Some(10),
                     leaves_ms: None,
                     deadline_ms: None,
+                    rescue: None,
                 };
                 self.probe(call).await;
                 if self.world.failure().is_some() {
