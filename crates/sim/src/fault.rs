@@ -79,6 +79,21 @@ pub enum FaultKind {
         #[serde(default)]
         abrupt: bool,
     },
+    /// The answer goes out as far as this place, and then stops in this way.
+    Break {
+        /// The place.
+        at: Position,
+        /// The way.
+        how: Stop,
+    },
+    /// This part of the answer goes out a few bytes at a time; it is whole in the end.
+    Drip {
+        /// The part that ends where the place is: the time before the head, the head, what precedes the content, the
+        /// content, or what follows it.
+        at: Position,
+        /// Milliseconds between the bytes; before the head, ten times as long.
+        pause_ms: u64,
+    },
     /// The piece at this place, counted from 0, is not JSON. A plain answer is not JSON.
     MalformedEvent {
         /// The place.
@@ -127,6 +142,39 @@ pub enum FaultKind {
         /// Tokens to report.
         tokens: u64,
     },
+}
+
+/// A place in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Position {
+    /// Nothing has been sent.
+    BeforeHead,
+    /// A part of the head has been sent.
+    InHead,
+    /// The head has been sent; of a stream, the first piece too, which holds the role alone.
+    BeforeContent,
+    /// About half of the answer has been sent.
+    MidContent,
+    /// Of a stream everything up to the finish reason has been sent, of a plain answer its whole JSON.
+    AtEnd,
+}
+
+/// How an answer stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// The body ends as if it were complete. A head has no such end: it is closed.
+    End,
+    /// The connection is closed.
+    Close,
+    /// The connection is reset.
+    Reset,
+    /// Nothing more comes, and the connection stays open.
+    Hang,
+    /// Nothing but comments comes, in a plain answer empty lines, for ten seconds; then nothing. In a head nothing
+    /// comes at once.
+    Chatter,
 }
 
 fn once() -> u32 {
@@ -179,7 +227,12 @@ impl FaultKind {
     /// Whether it stands in the way of any answer, even of a refusal. Other faults spoil an answer, so they wait
     /// for a request that gets one.
     pub(crate) fn comes_first(&self) -> bool {
-        matches!(self, Self::Status { .. } | Self::Reset | Self::ResetMidHeaders | Self::Silence | Self::Html { .. })
+        let is_before_body = |at: &Position| matches!(at, Position::BeforeHead | Position::InHead);
+        match self {
+            Self::Status { .. } | Self::Reset | Self::ResetMidHeaders | Self::Silence | Self::Html { .. } => true,
+            Self::Break { at, .. } => is_before_body(at),
+            _ => false,
+        }
     }
 }
 

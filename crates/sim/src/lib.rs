@@ -40,13 +40,14 @@ mod rules;
 mod schema;
 mod script;
 mod sim;
+mod stopping;
 #[cfg(test)]
 mod tests;
 pub mod window;
 mod wire;
 
 pub use config::SimConfig;
-pub use fault::{Fault, FaultKind};
+pub use fault::{Fault, FaultKind, Position, Stop};
 pub use limits::{Charge, LimitState};
 pub use log::LogEntry;
 pub use sim::Sim;

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Piece};
 use crate::fault::FaultKind;
+use crate::stopping;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream; charset=utf-8";
 /// The last chunk of a chunked body.
-const END: &[u8] = b"0\r\n\r\n";
+pub(crate) const END: &[u8] = b"0\r\n\r\n";
 /// How long sent bytes get to arrive before a reset overtakes them.
-const BEFORE_RESET: Duration = Duration::from_millis(20);
+pub(crate) const BEFORE_RESET: Duration = Duration::from_millis(20);
 
 /// One step of an answer.
 #[derive(Debug, PartialEq)]
@@ -101,6 +102,7 @@ pub(crate) fn instead(fault: &FaultKind) -> Option<Vec<Step>> {
             vec![Step::Bytes(part, 0), Step::Pause(BEFORE_RESET), Step::Reset]
         }
         FaultKind::Silence => vec![Step::Hang],
+        FaultKind::Break { at, how } => return stopping::in_head(*at, *how),
         _ => return None,
     })
 }
@@ -136,7 +138,13 @@ pub(crate) fn play(answer: &Answer, manner: Manner, fault: Option<&FaultKind>) -
     } else {
         plain(answer, fault, &mut steps);
     }
-    steps
+    match fault {
+        Some(FaultKind::Break { at, how }) => stopping::broken(steps, manner.stream, *at, *how),
+        Some(FaultKind::Drip { at, pause_ms }) => {
+            stopping::dripping(steps, manner.stream, *at, Duration::from_millis(*pause_ms))
+        }
+        _ => steps,
+    }
 }
 
 // === plain ===
@@ -231,7 +239,8 @@ fn event(data: &str, tokens: u64) -> Piece {
     Piece { json: format!("data: {data}\n\n"), tokens }
 }
 
-fn chunk(bytes: &[u8]) -> Vec<u8> {
+/// A piece of a chunked body.
+pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut framed = format!("{:x}\r\n", bytes.len()).into_bytes();
     framed.extend_from_slice(bytes);
     framed.extend_from_slice(b"\r\n");
