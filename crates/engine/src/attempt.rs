@@ -16,10 +16,11 @@ use freeway_upstream::{ConnectError, Exchange, SendError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, Response};
 use http_body::Body;
+use tokio::time::Instant;
 
 use crate::hearing::Heading;
 use crate::job::Job;
-use crate::relay::Relay;
+use crate::relay::{Relay, is_comment};
 use crate::trace::{FlightId, Trace};
 
 /// Largest whole answer that is taken.
@@ -120,7 +121,9 @@ pub(crate) async fn attempt(
         let strip_usage = !job.chat.include_usage;
         let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
         let choices = if dropped { 1 } else { job.chat.choices };
-        Content::Stream(Box::new(open_stream(trace, flight, candidate, response, strip_usage, choices).await?))
+        let deadline = Instant::now() + job.deadline.monotonic.since(engine.now().monotonic);
+        let stream = open_stream(trace, flight, candidate, response, strip_usage, choices, deadline).await?;
+        Content::Stream(Box::new(stream))
     } else {
         Content::Whole(whole(trace, flight, candidate, response, &kind, job.chat.stream).await?)
     };
@@ -167,6 +170,7 @@ async fn open_stream(
     response: Response<AnswerBody>,
     strip_usage: bool,
     choices: u64,
+    deadline: Instant,
 ) -> Result<Relay, Failure> {
     let status = response.status().as_u16();
     let engine = &trace.engine;
@@ -193,7 +197,7 @@ async fn open_stream(
         };
         let Some(data) = &event.data else {
             // Comments are the upstream's bytes too, but not worth any memory.
-            if held.len() < MOST_HELD_COMMENTS {
+            if held.len() < MOST_HELD_COMMENTS && is_comment(&event.raw) {
                 held.extend_from_slice(&event.raw);
             }
             continue;
@@ -233,6 +237,7 @@ async fn open_stream(
                     choices,
                     finished,
                     gap: crate::timing::gap(deployment),
+                    deadline,
                     account: engine.snapshot.account_of(candidate.deployment).id.clone(),
                 },
             ));

@@ -30,6 +30,8 @@ use crate::trace::{Ending, FlightId, Trace};
 
 /// How long the rest of an ended stream is read, so that its connection can be used again.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+/// How long the usage and the end marker of a stream are waited for when nothing else is missing.
+const AFTER_FINISH: Duration = Duration::from_secs(5);
 /// Who breaks off is at fault.
 const MODEL: Fault = Fault::Model { weight: 1 };
 /// Sent while an answer is held.
@@ -83,6 +85,8 @@ pub(crate) struct Terms {
     pub(crate) finished: u128,
     /// Longest silence.
     pub(crate) gap: Duration,
+    /// When the request's time is over. A stream that is silent then ends; one that flows goes on.
+    pub(crate) deadline: Instant,
     /// Whether its start does not fit what it is to be joined to.
     pub(crate) parted: bool,
     /// For events.
@@ -343,26 +347,40 @@ impl Relay {
 
     /// Nothing has come: waits until that has lasted too long, or the client should hear that we are still there.
     fn poll_silence(&mut self, context: &mut Context<'_>, passed: BytesMut) -> Poll<Step> {
+        // The alarm rings too late only where less is missing, or less time is left, than when it was set.
+        let due = self.silence_ends().min(self.said + KEEP_ALIVE);
+        if self.alarm.deadline() > due {
+            self.alarm.as_mut().reset(due);
+        }
         loop {
             ready!(self.alarm.as_mut().poll(context));
             let now = Instant::now();
-            if now >= self.heard + self.terms.gap {
-                let cause = format!("silent for {} s", self.terms.gap.as_secs());
+            if now >= self.silence_ends() {
                 return Poll::Ready(if self.is_finished() {
                     self.complete(passed)
+                } else if now >= self.heard + self.terms.gap {
+                    Step::Broken(passed.freeze(), format!("silent for {} s", self.terms.gap.as_secs()), MODEL)
                 } else {
-                    Step::Broken(passed.freeze(), cause, MODEL)
+                    // It may only be slow, and the client in a hurry.
+                    Step::Broken(passed.freeze(), "silent until the deadline".to_owned(), Fault::None)
                 });
             }
             let comment_is_due = now >= self.said + KEEP_ALIVE;
             if comment_is_due {
                 self.said = now;
             }
-            self.alarm.as_mut().reset((self.heard + self.terms.gap).min(self.said + KEEP_ALIVE));
+            let due = self.silence_ends().min(self.said + KEEP_ALIVE);
+            self.alarm.as_mut().reset(due);
             if comment_is_due {
                 return Poll::Ready(Step::Bytes(Bytes::from_static(STILL_THERE_COMMENT)));
             }
         }
+    }
+
+    /// Until when the upstream may be silent.
+    fn silence_ends(&self) -> Instant {
+        let gap = if self.is_finished() { AFTER_FINISH.min(self.terms.gap) } else { self.terms.gap };
+        (self.heard + gap).min(self.terms.deadline)
     }
 
     /// Passes on every event that has arrived. Gives a step when the stream ends with one of them.
@@ -375,6 +393,7 @@ impl Relay {
                     }
                 }
                 Ok(None) => return None,
+                Err(_) if self.is_finished() => return Some(self.complete(std::mem::take(passed))),
                 Err(error) => return Some(Step::Broken(std::mem::take(passed).freeze(), error.to_string(), MODEL)),
             }
         }
@@ -383,7 +402,9 @@ impl Relay {
     fn pass(&mut self, event: &Event, passed: &mut BytesMut, trace: &Trace) -> Option<Step> {
         let Some(data) = &event.data else {
             // A comment is no sign of life: it passes, and the silence goes on.
-            passed.extend_from_slice(&event.raw);
+            if is_comment(&event.raw) {
+                passed.extend_from_slice(&event.raw);
+            }
             return None;
         };
         if event.name.as_deref() == Some(b"error") {
@@ -504,6 +525,12 @@ fn events(bytes: &Bytes) -> Vec<Event> {
     let mut decoder = Decoder::default();
     decoder.push(bytes);
     std::iter::from_fn(|| decoder.next().ok().flatten()).collect()
+}
+
+/// Whether a block without data is comments and empty lines. Anything else says nothing to a client, and may be a page
+/// that something in front of the provider put there.
+pub(crate) fn is_comment(raw: &[u8]) -> bool {
+    raw.split(|byte| matches!(byte, b'\n' | b'\r')).all(|line| matches!(line.first(), None | Some(b':')))
 }
 
 /// An event whose empty line is missing, with it.
