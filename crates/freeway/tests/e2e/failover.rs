@@ -1,67 +1,10 @@
-//! Whatever one upstream does wrong before its first content, the client gets the
-//! next one's answer and sees no trace of the first.
+//! Who is asked next when a target fails, and how long the one that failed is left alone. What the client sees of each
+//! fault stands in `matrix`.
 
-use crate::faults::{Case, DEADLINE, FAULTS, PLAIN_FAULTS, UPSTREAMS_OWN, WRONG_TYPE};
 use crate::gateway::Gateway;
 use crate::http::Ask;
 use crate::patience::each;
 use crate::upstream::{Upstream, in_order};
-
-async fn check(case: Case, stream: bool) {
-    let Case { name, fault, tries, .. } = case;
-    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
-    a.always(fault);
-    let gateway = Gateway::start(&in_order(&[&a, &b])).await;
-    let reply = gateway.ask(&Ask::chat("pair", stream).header("x-freeway-deadline", DEADLINE)).await;
-
-    let context = format!("{name}, stream {stream}: {}", reply.everything());
-    assert_eq!(reply.head.status, 200, "{context}");
-    assert_eq!(reply.content(), "b-model heard: the tide is out", "{context}");
-    assert_eq!(reply.head.header("x-freeway-provider"), Some("b"), "{context}");
-    assert_eq!(reply.head.header("x-freeway-model"), Some("b-model"), "{context}");
-    assert!(reply.whole, "{context}");
-    assert_eq!(reply.events().last().is_some_and(|data| data == "[DONE]"), stream, "{context}");
-    for trace in UPSTREAMS_OWN.iter().chain(&["a-model", "simulated", "retry-after"]) {
-        assert!(!reply.everything().contains(trace), "{trace}: {context}");
-    }
-    // A door that is shut counts nobody.
-    if name != "refused" {
-        assert_eq!(a.asked(), tries, "{context}");
-    }
-    assert_eq!(b.asked(), 1, "{context}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_fault_before_content_is_invisible() {
-    each(FAULTS.iter().chain(PLAIN_FAULTS).copied(), |case| check(case, false)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_fault_before_content_is_invisible_in_a_stream() {
-    each(FAULTS.iter().copied(), |case| check(case, true)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_empty_answer_is_no_answer() {
-    let empty = Case { name: "empty", fault: r#"{"fault":"empty"}"#, tries: 1, ..FAULTS[0] };
-    each([false, true], move |stream| check(empty, stream)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_429_without_a_hint_is_waited_out_once() {
-    let bare = Case { name: "429", fault: r#"{"fault":"status","status":429}"#, tries: 2, ..FAULTS[0] };
-    each([false, true], move |stream| check(bare, stream)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_the_wrong_type_is_no_answer() {
-    check(WRONG_TYPE, true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_answer_of_the_wrong_type_is_no_answer() {
-    check(WRONG_TYPE, false).await;
-}
 
 /// An ordered pair: `a` meets its first request with a fault, and the second with none.
 async fn check_comes_back(fault: &str) {
