@@ -30,6 +30,15 @@ pub(crate) async fn each<C, F>(cases: impl IntoIterator<Item = C>, check: impl F
 where
     F: Future<Output = ()> + 'static,
 {
+    let failed = failures(cases, check).await;
+    assert_eq!(failed, 0, "cases failed; each has told its own story above");
+}
+
+/// Runs cases, several at a time. Gives how many fail; each tells its own story.
+pub(crate) async fn failures<C, F>(cases: impl IntoIterator<Item = C>, check: impl Fn(C) -> F) -> usize
+where
+    F: Future<Output = ()> + 'static,
+{
     let run_all = async {
         let mut running = JoinSet::new();
         let mut failed = 0;
@@ -44,6 +53,5 @@ where
         }
         failed
     };
-    let failed = LocalSet::new().run_until(run_all).await;
-    assert_eq!(failed, 0, "cases failed; each has told its own story above");
+    LocalSet::new().run_until(run_all).await
 }

@@ -232,6 +232,10 @@ fn spoilt(again: impl Fn() -> Outcome, breaks: impl Fn() -> Outcome) -> Vec<Row>
             .at(&[Place::BeforeContent], STREAMED, |place| Cell::Runs(huge(place), again()))
             .at(&[Place::MidContent], STREAMED, |place| Cell::Runs(huge(place), breaks()))
             .at(&[Place::AtEnd], STREAMED, |place| Cell::Runs(huge(place), whole(Usage::Estimated))),
+        row("an answer that is too long")
+            .cannot(&[Place::BeforeContent, Place::AtEnd], PLAIN, "it is one piece of content")
+            .runs(Place::MidContent, PLAIN, json!({"fault": "huge-event", "bytes": 65 * 1024 * 1024}), again())
+            .cannot(BODY, STREAMED, "a stream has no length"),
         row("too much before the content")
             .cannot(BODY, PLAIN, "a plain answer comes at once")
             .runs(Place::BeforeContent, STREAMED, with(Place::BeforeContent, &event(ROLE).repeat(5_000)), again())

@@ -9,7 +9,7 @@ use crate::faults::{DEADLINE, UPSTREAMS_OWN};
 use crate::gateway::Gateway;
 use crate::http::{Ask, Reply};
 use crate::last_word::check_error;
-use crate::patience::each;
+use crate::patience::failures;
 use crate::upstream::{Upstream, in_order};
 
 /// Cells that share a gateway.
@@ -30,8 +30,9 @@ struct Case {
     number: usize,
 }
 
-/// Runs every cell that can be run.
-pub(super) async fn all(rows: &[Row]) {
+/// Runs every cell that can be run. Gives how many are not as they should be.
+pub(super) async fn all(rows: &[Row]) -> usize {
+    let mut failed = 0;
     let mut cells = Vec::new();
     for row in rows {
         for ((place, mode), cell) in &row.cells {
@@ -54,12 +55,13 @@ pub(super) async fn all(rows: &[Row]) {
             cases.push(Case { name, place, stream, fault, outcome, first, second, alone, number });
         }
         let gateway = Rc::new(Gateway::start(&config).await);
-        each(cases, |case| {
+        failed += failures(cases, |case| {
             let gateway = Rc::clone(&gateway);
             async move { case.check(&gateway).await }
         })
         .await;
     }
+    failed
 }
 
 /// A provider of which it is known that its model streams, so that its "no" to a stream is believed.
