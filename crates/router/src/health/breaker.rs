@@ -10,6 +10,8 @@ use std::time::Duration;
 use freeway_types::{Monotonic, Now, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::ring::Ring;
+
 /// Opens on failures in a row of this weight …
 const IN_A_ROW: u32 = 5;
 /// … or when fewer than half worked of at least so many …
@@ -32,8 +34,8 @@ const LAST_RESORT: Duration = Duration::from_secs(1);
 pub struct Breaker {
     /// Weight of the failures since something worked.
     in_a_row: u32,
-    /// The last seconds, each in the place of its number modulo their count.
-    seconds: [Second; SECONDS],
+    /// What worked and what failed in the last seconds.
+    seconds: Ring<Second, SECONDS>,
     /// Until when it is open; passed, one request may try.
     open_until: Option<Now>,
     /// How often it has opened of late.
@@ -48,7 +50,6 @@ pub struct Breaker {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
-    number: u64,
     good: u32,
     bad: u32,
 }
@@ -116,7 +117,7 @@ impl Breaker {
             return false;
         }
         self.in_a_row = 0;
-        self.seconds = Default::default();
+        self.seconds = Ring::default();
         self.calm_since = now.monotonic;
         true
     }
@@ -124,7 +125,7 @@ impl Breaker {
     /// An answer came to a good end. Says whether that closed it.
     pub fn worked(&mut self, now: Now) -> bool {
         self.in_a_row = 0;
-        self.second(now).good += 1;
+        self.seconds.now(second_of(now)).good += 1;
         self.answers(now)
     }
 
@@ -132,7 +133,7 @@ impl Breaker {
     /// is random bits. Says whether that opened it.
     pub fn failed(&mut self, now: Now, weight: u32, chance: u64) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(weight);
-        self.second(now).bad += 1;
+        self.seconds.now(second_of(now)).bad += 1;
         let was_trying = self.tried.take().is_some();
         match self.open_until {
             // A request that began before it opened, or one that had nowhere else to go.
@@ -173,19 +174,9 @@ impl Breaker {
     }
 
     fn is_failing(&self, now: Now) -> bool {
-        let number = second_of(now);
-        let recent = self.seconds.iter().filter(|second| number.saturating_sub(second.number) < SECONDS as u64);
+        let recent = self.seconds.recent(second_of(now));
         let (good, bad) = recent.fold((0, 0), |(good, bad), second| (good + second.good, bad + second.bad));
         self.in_a_row >= IN_A_ROW || (good + bad >= SAMPLE && good < bad)
-    }
-
-    fn second(&mut self, now: Now) -> &mut Second {
-        let number = second_of(now);
-        let second = &mut self.seconds[usize::try_from(number).unwrap_or(0) % SECONDS];
-        if second.number != number {
-            *second = Second { number, ..Second::default() };
-        }
-        second
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use freeway_types::{Monotonic, Now};
 
+use super::ring::Ring;
+
 /// Seconds that are looked at.
 const SECONDS: usize = 10;
 /// One retry for so many first attempts …
@@ -16,12 +18,11 @@ const ALWAYS: u64 = 3 * SECONDS as u64;
 /// Retries at one provider: at most a tenth of the first attempts there, and three a second in any case.
 #[derive(Clone, Debug, Default)]
 pub struct RetryBudget {
-    seconds: [Second; SECONDS],
+    seconds: Ring<Second, SECONDS>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
-    number: u64,
     first: u64,
     again: u64,
 }
@@ -29,28 +30,18 @@ struct Second {
 impl RetryBudget {
     /// A request goes to the provider for the first time.
     pub fn first(&mut self, now: Now) {
-        self.second(now).first += 1;
+        self.seconds.now(second_of(now)).first += 1;
     }
 
     /// Whether a request may go there once more; if so, it is taken for granted that it does.
     pub fn again(&mut self, now: Now) -> bool {
-        let number = second_of(now);
-        let recent = self.seconds.iter().filter(|second| number.saturating_sub(second.number) < SECONDS as u64);
+        let recent = self.seconds.recent(second_of(now));
         let (first, again) = recent.fold((0, 0), |(first, again), second| (first + second.first, again + second.again));
         let may = again < (first / FIRST_FOR_A_RETRY).max(ALWAYS);
         if may {
-            self.second(now).again += 1;
+            self.seconds.now(second_of(now)).again += 1;
         }
         may
-    }
-
-    fn second(&mut self, now: Now) -> &mut Second {
-        let number = second_of(now);
-        let second = &mut self.seconds[usize::try_from(number).unwrap_or(0) % SECONDS];
-        if second.number != number {
-            *second = Second { number, ..Second::default() };
-        }
-        second
     }
 }
 

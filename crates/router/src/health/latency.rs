@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use freeway_types::{Monotonic, Now};
 
+use super::ring::Ring;
 use crate::sketch::{Sketch, all_but};
 
 /// Answers that have to be known before anything is derived from them.
@@ -56,13 +57,12 @@ pub struct Times {
 /// Notices when not single requests but all are slow: a second attempt would not help then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Brake {
-    parts: [Part; PARTS],
+    parts: Ring<Part, PARTS>,
     is_on: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
-    number: u64,
     all: u32,
     slow: u32,
 }
@@ -120,33 +120,23 @@ impl Latency {
     /// A request begins whose slowness would be noticed.
     pub fn began(&mut self, class: Class, now: Now) {
         if let Some(seen) = self.classes.get_mut(&class) {
-            seen.brake.part(now).all += 1;
+            seen.brake.parts.now(part_of(now)).all += 1;
         }
     }
 
     /// A request is slow. Says whether most others are not, so that a second attempt is likely to be faster.
     pub fn is_exception(&mut self, class: Class, now: Now) -> bool {
         let Some(seen) = self.classes.get_mut(&class) else { return false };
-        seen.brake.part(now).slow += 1;
+        seen.brake.parts.now(part_of(now)).slow += 1;
         seen.brake.look(now);
         !seen.brake.is_on
     }
 }
 
 impl Brake {
-    fn part(&mut self, now: Now) -> &mut Part {
-        let number = part_of(now);
-        let part = &mut self.parts[usize::try_from(number).unwrap_or(0) % PARTS];
-        if part.number != number {
-            *part = Part { number, ..Part::default() };
-        }
-        part
-    }
-
     /// On above 15 % of slow requests, off again below 8 %.
     fn look(&mut self, now: Now) {
-        let number = part_of(now);
-        let recent = self.parts.iter().filter(|part| number.saturating_sub(part.number) < PARTS as u64);
+        let recent = self.parts.recent(part_of(now));
         let (all, slow) = recent.fold((0, 0), |(all, slow), part| (all + part.all, slow + part.slow));
         let percent = |share: u32| u64::from(slow) * 100 > u64::from(all) * u64::from(share);
         self.is_on = slow >= FEW && percent(if self.is_on { 8 } else { 15 });
