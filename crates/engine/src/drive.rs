@@ -20,9 +20,9 @@ use crate::explain::write_candidates;
 use crate::health::Sight;
 use crate::job::{Job, make_plan};
 use crate::race::{Entry, Happening, Race};
-use crate::relay::StreamBody;
 use crate::rescue::Rescuer;
 use crate::reserving::Entrance;
+use crate::stream::StreamBody;
 use crate::timing::{self, Limits, first_content};
 use crate::trace::{Ending, FlightId, Trace};
 

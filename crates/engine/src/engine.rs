@@ -25,9 +25,9 @@ use crate::closing::Closing;
 use crate::drive::drive;
 use crate::health::Ward;
 use crate::job::prepare;
-use crate::relay::StreamBody;
 use crate::scrub::Scrubber;
 use crate::state::State;
+use crate::stream::StreamBody;
 use crate::timing::HOLD;
 use crate::trace::Trace;
 

@@ -6,27 +6,20 @@
 //! earlier ends in an error event and without the marker, so that it can never be
 //! taken for a whole one.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use freeway_dialect::ClientError;
-use freeway_dialect::openai_chat::{END_MARKER, Parted, Splice, Told, read_chunk, render_stream_error};
+use freeway_dialect::openai_chat::{END_MARKER, Parted, Splice, Told, read_chunk};
 use freeway_dialect::sse::{self, Decoder, Event};
 use freeway_router::Fault;
 use freeway_upstream::AnswerBody;
-use http_body::{Body, Frame};
+use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use crate::closing::{Closed, shutting_down};
-use crate::engine::{Answer, Reply};
-use crate::health::Sight;
-use crate::rescue::Rescuer;
 use crate::timing::KEEP_ALIVE;
-use crate::trace::{Ending, FlightId, Trace};
+use crate::trace::{FlightId, Trace};
 
 /// How long the rest of an ended stream is read, so that its connection can be used again.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
@@ -34,44 +27,10 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 const AFTER_FINISH: Duration = Duration::from_secs(5);
 /// Who breaks off is at fault.
 const MODEL: Fault = Fault::Model { weight: 1 };
-/// Sent while an answer is held.
-const KEEP_ALIVE_COMMENT: &[u8] = b": waiting for the first content\n\n";
-
 /// Sent while a stream that has begun is silent.
-const STILL_THERE_COMMENT: &[u8] = b": waiting for the upstream\n\n";
+pub(crate) const STILL_THERE_COMMENT: &[u8] = b": waiting for the upstream\n\n";
 /// Sent in the place of an event that cannot be read.
 const LEFT_OUT_COMMENT: &[u8] = b": an unreadable event of the upstream was left out here\n\n";
-
-/// A streamed answer.
-pub struct StreamBody(Stage);
-
-enum Stage {
-    /// Nothing to show yet: failover goes on behind comments.
-    Held {
-        answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
-        comment: Pin<Box<Sleep>>,
-    },
-    /// Content flows.
-    Relaying {
-        relay: Box<Relay>,
-        trace: Box<Trace>,
-        /// The gateway ends, and the stream with it.
-        closed: Closed,
-        /// What helps if it breaks off.
-        rescuer: Option<Box<Rescuer>>,
-    },
-    /// It broke off, and another target is to go on.
-    Rescuing {
-        next: Pin<Box<dyn Future<Output = Rescued> + Send>>,
-        comment: Pin<Box<Sleep>>,
-    },
-    /// One last piece.
-    Last(Bytes),
-    Over,
-}
-
-/// A stream that goes on, or the error in which it ends.
-type Rescued = (Trace, Result<Box<Relay>, ClientError>);
 
 /// What is to be known about a stream that is relayed.
 pub(crate) struct Terms {
@@ -99,9 +58,9 @@ pub(crate) struct Relay {
     decoder: Decoder,
     /// Bytes that were held until the commit point.
     held: Bytes,
-    terms: Terms,
+    pub(crate) terms: Terms,
     /// What the client was told, where that may be needed.
-    told: Option<Box<Told>>,
+    pub(crate) told: Option<Box<Told>>,
     /// Joins it to what another one has said.
     splice: Option<Box<Splice>>,
     /// When the last event came: after too long a silence the stream ends.
@@ -113,7 +72,7 @@ pub(crate) struct Relay {
 }
 
 /// What came of looking at the upstream once more.
-enum Step {
+pub(crate) enum Step {
     Bytes(Bytes),
     /// The end, with the last bytes.
     Complete(Bytes),
@@ -121,158 +80,6 @@ enum Step {
     Broken(Bytes, String, Fault),
     /// The gateway does not wait for the rest.
     CutOff,
-}
-
-impl StreamBody {
-    pub(crate) fn relaying(mut relay: Box<Relay>, trace: Trace, rescuer: Option<Rescuer>) -> Self {
-        if rescuer.is_some() {
-            relay.listen();
-        }
-        Self(Stage::relaying(relay, trace, rescuer.map(Box::new)))
-    }
-
-    /// A stream that begins before anybody has answered.
-    pub(crate) fn held(answer: Pin<Box<dyn Future<Output = Answer> + Send>>) -> Self {
-        // The hold has passed: the first comment is due at once.
-        Self(Stage::Held { answer, comment: Box::pin(tokio::time::sleep(Duration::ZERO)) })
-    }
-}
-
-impl Body for StreamBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        loop {
-            match &mut self.0 {
-                Stage::Held { answer, comment } => {
-                    if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-                        self.0 = stage_of(answer);
-                        continue;
-                    }
-                    ready!(comment.as_mut().poll(context));
-                    comment.as_mut().reset(Instant::now() + KEEP_ALIVE);
-                    return data(Bytes::from_static(KEEP_ALIVE_COMMENT));
-                }
-                Stage::Rescuing { next, comment } => {
-                    if let Poll::Ready((trace, rescued)) = next.as_mut().poll(context) {
-                        self.0 = match rescued {
-                            Ok(relay) => Stage::relaying(relay, trace, None),
-                            Err(error) => Stage::Last(break_off(&trace, "broken_answer", &error, &[])),
-                        };
-                        continue;
-                    }
-                    ready!(comment.as_mut().poll(context));
-                    comment.as_mut().reset(Instant::now() + KEEP_ALIVE);
-                    return data(Bytes::from_static(STILL_THERE_COMMENT));
-                }
-                Stage::Relaying { relay, trace, closed, rescuer } => {
-                    // Looked at before the upstream, too: one that always has more would keep the gateway from ending.
-                    let step = match trace.engine.closing().is_closed() {
-                        true => relay.cut_off(),
-                        false => match relay.poll(context, trace) {
-                            Poll::Ready(step) => step,
-                            Poll::Pending => {
-                                ready!(closed.as_mut().poll(context));
-                                relay.cut_off()
-                            }
-                        },
-                    };
-                    match step {
-                        Step::Bytes(bytes) => return data(bytes),
-                        Step::Complete(bytes) => {
-                            trace.see(relay.terms.flight, Sight::Worked);
-                            trace.land(relay.terms.flight, &Ending::Answered);
-                            trace.answered();
-                            relay.drain();
-                            self.0 = Stage::Last(bytes);
-                        }
-                        Step::Broken(bytes, cause, fault) => {
-                            trace.see(relay.terms.flight, Sight::Failed(fault));
-                            let error = broken(&trace.engine.scrubber.scrub(&cause));
-                            let told = relay.told.take();
-                            let rescue = rescuer.take().zip(told).filter(|(rescuer, told)| rescuer.suits(trace, told));
-                            let Some((rescuer, told)) = rescue else {
-                                self.0 = Stage::Last(break_off(trace, "broken_answer", &error, &bytes));
-                                continue;
-                            };
-                            let message = Some(error.message.clone());
-                            trace.land(relay.terms.flight, &Ending::Broken { outcome: "broken_answer", message });
-                            if let Stage::Relaying { trace, .. } = std::mem::replace(&mut self.0, Stage::Over) {
-                                self.0 = Stage::rescuing(*rescuer, *trace, *told, error);
-                            }
-                            if !bytes.is_empty() {
-                                return data(bytes);
-                            }
-                        }
-                        Step::CutOff => {
-                            self.0 = Stage::Last(break_off(trace, "cancelled", &shutting_down(), &[]));
-                        }
-                    }
-                }
-                Stage::Last(bytes) => {
-                    let bytes = std::mem::take(bytes);
-                    self.0 = Stage::Over;
-                    if !bytes.is_empty() {
-                        return data(bytes);
-                    }
-                }
-                Stage::Over => return Poll::Ready(None),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self.0, Stage::Over)
-    }
-}
-
-impl Stage {
-    fn relaying(relay: Box<Relay>, trace: Trace, rescuer: Option<Box<Rescuer>>) -> Self {
-        let closed = trace.engine.closing().closed();
-        Self::Relaying { relay, trace: Box::new(trace), closed, rescuer }
-    }
-
-    fn rescuing(rescuer: Rescuer, trace: Trace, told: Told, cause: ClientError) -> Self {
-        let next = Box::pin(async move {
-            // Why nobody could go on is in the record; the client is told what happened to its answer.
-            let rescued = rescuer.rescue(&trace, told).await.map_err(|_| cause);
-            (trace, rescued)
-        });
-        Self::Rescuing { next, comment: Box::pin(tokio::time::sleep(KEEP_ALIVE)) }
-    }
-}
-
-fn data(bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-    Poll::Ready(Some(Ok(Frame::data(bytes))))
-}
-
-/// Settles and records a stream that gets no further; gives its last bytes, of which the very last say so.
-fn break_off(trace: &Trace, outcome: &str, error: &ClientError, rest: &[u8]) -> Bytes {
-    trace.land_all(&Ending::Broken { outcome, message: Some(error.message.clone()) });
-    trace.failed(error);
-    let mut last = BytesMut::from(rest);
-    last.extend_from_slice(&render_stream_error(error));
-    last.freeze()
-}
-
-/// How a held stream goes on once its request has been driven to an end.
-fn stage_of(answer: Answer) -> Stage {
-    match answer.reply {
-        Reply::Stream(body) => body.0,
-        Reply::Failed(error) => Stage::Last(render_stream_error(&error)),
-        // A whole answer cannot stand in a stream; the attempt does not give one for a request that streams.
-        Reply::Whole(_) => Stage::Last(render_stream_error(&broken("the answer is not a stream"))),
-    }
-}
-
-fn broken(cause: &str) -> ClientError {
-    let mut error = ClientError::new(502, "upstream_stream_broken", format!("the answer broke off upstream: {cause}"));
-    error.should_retry = true;
-    error
 }
 
 impl Relay {
@@ -283,7 +90,7 @@ impl Relay {
     }
 
     /// From now on, takes note of what the client is told.
-    fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         let mut told = Box::<Told>::default();
         for event in events(&self.held) {
             event.data.iter().for_each(|data| told.note(data));
@@ -312,7 +119,7 @@ impl Relay {
         self.held = [first, &self.held].concat().into();
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, trace: &Trace) -> Poll<Step> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>, trace: &Trace) -> Poll<Step> {
         let mut passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
         if self.terms.parted {
             return Poll::Ready(Step::Broken(passed.freeze(), Parted.to_string(), Fault::None));
@@ -484,7 +291,7 @@ impl Relay {
     }
 
     /// Ends the stream from our side: whole if every choice has its finish reason already.
-    fn cut_off(&mut self) -> Step {
+    pub(crate) fn cut_off(&mut self) -> Step {
         if self.is_finished() {
             let passed = BytesMut::from(&std::mem::take(&mut self.held)[..]);
             self.complete(passed)
@@ -498,7 +305,7 @@ impl Relay {
     }
 
     /// Reads what is left of a stream that has ended, so that its connection can serve again.
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let Some(mut incoming) = self.incoming.take() else { return };
         if incoming.is_end_stream() {
             return;
