@@ -217,11 +217,11 @@ impl Seen<'_> {
 
     fn check_first(&self, text: &str, usage: Usage) {
         self.check_only_first();
+        self.check_not_waited();
         self.check_whole(&self.case.first, text);
         let attempt = &self.ledger["attempts"][0];
-        let source = format!("{usage:?}").to_lowercase();
-        assert_eq!((&attempt["outcome"], &attempt["usage_source"]), (&"answered".into(), &source.into()), "{attempt}");
-        self.check_not_waited();
+        assert_eq!(attempt["outcome"], "answered", "{}", self.context());
+        assert_eq!(attempt["usage_source"], format!("{usage:?}").to_lowercase(), "{}", self.context());
     }
 
     /// After ten seconds of silence the client is told that we are still there. Nothing here takes so long: a stream
