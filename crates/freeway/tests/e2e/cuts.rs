@@ -1,8 +1,9 @@
 //! An upstream that goes away at each byte of each recorded stream, with a proper end and without one: what the client
 //! gets is whole, or says that it is not, or is another target's whole answer.
 //!
-//! The streams in `cuts/` are short ones in the shapes that providers document, and what makes each special is in its
-//! name. The upstream here is made by hand: it is told in the request where to stop.
+//! The streams in `cuts/` are short ones, written by hand in shapes that providers are known for, and what makes each
+//! special is in its name. Only the one with comments was held against its provider's documentation (OpenRouter's, read
+//! on 2026-11-23). The upstream here is made by hand: it is told in the request where to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
