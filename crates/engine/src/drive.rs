@@ -48,7 +48,7 @@ pub(crate) async fn drive(trace: Trace, job: Job) -> Driven {
             trace.first_content();
         }
         Err(error) => {
-            // An attempt is under way still only where the gateway ended it in the middle.
+            // An attempt is under way still where the gateway ended it in the middle, or another one settled the matter.
             trace.land_all(&Ending::Broken { outcome: "cancelled", message: Some(error.message.clone()) });
             trace.failed(error);
         }
