@@ -10,7 +10,7 @@ use std::time::Duration;
 use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::{ChatRequest, Splice, Told};
 use freeway_dialect::sse;
-use freeway_router::{Candidate, Class, Plan, Rescue, Verdict};
+use freeway_router::{Candidate, Class, Plan, Rescue};
 use freeway_types::{DeploymentIndex, Feature};
 
 use crate::attempt::{Committed, Content};
@@ -104,11 +104,6 @@ impl Rescuer {
         let of = |candidates: &[Candidate], position: usize| candidates[position].deployment;
         plan.order.retain(|position| suits(engine, of(&plan.candidates, *position)));
         plan.order.sort_by_key(|position| of(&plan.candidates, *position) == self.deployment);
-        for (position, candidate) in plan.candidates.iter_mut().enumerate() {
-            if !plan.order.contains(&position) && matches!(candidate.verdict, Verdict::Kept { .. }) {
-                candidate.verdict = Verdict::Dropped(freeway_router::Reason::OtherModel);
-            }
-        }
         Ok(plan)
     }
 

@@ -77,8 +77,6 @@ pub enum Reason {
         /// Until when.
         until: Now,
     },
-    /// It is another model than the one whose answer is to be continued.
-    OtherModel,
     /// It failed earlier in this request.
     Failed(String),
 }
@@ -104,12 +102,7 @@ impl Reason {
     pub const fn bar(&self) -> Bar {
         match self {
             Self::Data(_) | Self::TierOrder { .. } | Self::WouldSpend | Self::Quality { .. } => Bar::Policy,
-            Self::Off(_)
-            | Self::NotChat
-            | Self::OtherModel
-            | Self::Feature(_)
-            | Self::Field(_)
-            | Self::Output { .. } => Bar::Capability,
+            Self::Off(_) | Self::NotChat | Self::Feature(_) | Self::Field(_) | Self::Output { .. } => Bar::Capability,
             Self::Context { .. } => Bar::Context,
             Self::Quota { too_large: true, .. } => Bar::Context,
             Self::Quota { .. } => Bar::Quota,
@@ -135,7 +128,6 @@ impl Reason {
             Self::Unsecured { .. } => "unsecured",
             Self::Paused { .. } => "paused",
             Self::Broken { .. } => "breaker",
-            Self::OtherModel => "other_model",
             Self::Failed(_) => "failed",
         }
     }
@@ -182,7 +174,6 @@ impl fmt::Display for Reason {
             Self::Unsecured { name } => write!(f, "{name}: the ledger's disk is too slow to secure more of it"),
             Self::Paused { until, why } => write!(f, "paused until {}: {why}", until.wall),
             Self::Broken { until } => write!(f, "failed again and again, and is left alone until {}", until.wall),
-            Self::OtherModel => f.write_str("another model than the one whose answer is continued"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }
