@@ -70,6 +70,7 @@ fn a_new_answer_goes_on_where_it_is_the_same_and_parts_where_not() {
     assert_eq!(anew("The quick", &["The", " qui", "ck brown", " fox"]).unwrap(), " brown fox");
     assert_eq!(anew("The quick", &["The quick"]).unwrap(), "");
     assert_eq!(anew("The quick", &["The slow"]), Err(Parted));
+    assert_eq!(anew("The quick", &["The slow", " one and more"]), Err(Parted), "however much it says");
     assert_eq!(anew("The quick", &["The"]), Err(Parted), "it says less");
     assert_eq!(anew("The quick", &["A"]), Err(Parted));
 }
