@@ -1,7 +1,7 @@
 //! What the mixed traffic is made of, and what may come of each part.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -39,6 +39,7 @@ pub(crate) const ALIASES: [&str; 4] = ["fast", "paced20x20", "paced50x20", "slow
 const FAULTS: [&str; 5] = ["status500", "status429", "reset", "breaks5", "status400"];
 
 const WHOLE: &[&str] = &["whole"];
+const LEFT_WAITING: &[&str] = &["left", "left too late"];
 /// What is left to say once every target has refused: a refusal of its own, or a word that all are paused.
 const NOBODY: &[&str] = &["429", "502", "503"];
 
@@ -78,8 +79,8 @@ pub(crate) fn mix() -> Vec<Scenario> {
         scenario("streamed, 100 KB", 3, Ask(long("fast", true)), WHOLE),
         scenario("paced stream", 10, Ask(short("paced20x20", true)), WHOLE),
         scenario("left a stream", 8, LeaveWhileReading(short("paced50x20", true), 50), &["left"]),
-        scenario("left before the answer", 4, LeaveWhileWaiting(short("slow500", false), 450), &["left"]),
-        scenario("left before the stream", 4, LeaveWhileWaiting(short("slow500", true), 450), &["left"]),
+        scenario("left before the answer", 4, LeaveWhileWaiting(short("slow500", false), 450), LEFT_WAITING),
+        scenario("left before the stream", 4, LeaveWhileWaiting(short("slow500", true), 450), LEFT_WAITING),
         scenario("left while sending", 3, LeaveWhileSending(long("fast", false)), &["left"]),
         scenario("a wrong key", 3, Ask(post("sk-test-nobody", &body("fast", false, Prompt::Short))), &["401"]),
         scenario("no JSON", 3, Ask(post(KEY, "{\"model\":\"fast\"")), &["400"]),
@@ -119,8 +120,11 @@ impl Scenario {
             Conduct::LeaveWhileReading(ask, most) => leave_while_reading(address, ask, dice.below(*most)).await,
             Conduct::LeaveWhileWaiting(ask, most) => {
                 let wait = Duration::from_millis(dice.below(*most));
+                let begun = Instant::now();
                 // The connection is closed when the exchange is dropped.
                 match timeout(wait, alone(address, ask)).await {
+                    // Whoever comes to leave too late, because this load had no processor, says nothing of the gateway.
+                    Ok(Ok(_)) if begun.elapsed() >= wait => Ok("left too late".to_owned()),
                     Ok(outcome) => outcome,
                     Err(_) => Ok("left".to_owned()),
                 }

@@ -5,7 +5,12 @@
 //! such as `\u0434` hides a letter of two bytes behind six, so those are counted as what they stand for; shorter ones,
 //! such as `\n`, are left as they are.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+/// What an escaped letter begins with.
+static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
 
 /// Which letters a text is written in, as far as tokenizers care: each kind has a tokens-to-bytes ratio of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +167,7 @@ impl TextMeasure {
 
     /// Counts `\u` escapes as the letters they stand for. Rare enough to be looked at one by one.
     fn add_escapes(&mut self, bytes: &[u8]) {
-        for at in memmem::find_iter(bytes, b"\\u") {
+        for at in ESCAPE.find_iter(bytes) {
             // Behind an odd number of backslashes this one is itself escaped, and no escape.
             let before = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
             let digits = bytes.get(at + 2..at + 6).and_then(|digits| std::str::from_utf8(digits).ok());

@@ -1,6 +1,5 @@
 //! The attempt loop: the only one there is.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::engine::{Answer, Reply};
 use crate::explain::write_candidates;
 use crate::health::Sight;
 use crate::job::{Job, make_plan};
-use crate::race::{Entry, Happening, Race};
+use crate::race::{Attempt, Entry, Happening, Race};
 use crate::rescue::Rescuer;
 use crate::reserving::Entrance;
 use crate::stream::StreamBody;
@@ -190,7 +189,7 @@ fn begin<'a>(
     job: &'a Job,
     course: &Course<'a>,
     held: Held,
-) -> Result<(Entry, impl Future<Output = Result<Committed, Failure>> + use<'a>), ClientError> {
+) -> Result<(Entry, Attempt<'a>), ClientError> {
     let Held { turn, key, reservation, now } = held;
     let engine = course.engine;
     let candidate = &course.plan.candidates[turn.position];
@@ -227,7 +226,7 @@ fn begin<'a>(
         is_late: false,
         ends_at: begun + limits.end,
     };
-    Ok((entry, attempt(trace, job, candidate, Sending { key, reservation, flight, sent: now })))
+    Ok((entry, Box::pin(attempt(trace, job, candidate, Sending { key, reservation, flight, sent: now }))))
 }
 
 /// Takes hold of what a second attempt needs, beside one that is slow. What is scarce pays for none, and neither does a

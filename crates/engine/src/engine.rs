@@ -317,15 +317,17 @@ impl Engine {
                 return Answer::failed(error);
             }
         };
-        if !job.chat.stream {
-            return drive(trace, job).await.into_answer();
-        }
-        let tier = self.snapshot.rules.tiers[job.admission.tier].name.clone();
+        let (is_stream, tier) = (job.chat.stream, job.admission.tier);
+        // Boxed, because what is large is moved again with everything that holds it.
         let mut answer = Box::pin(async move { drive(trace, job).await.into_answer() });
+        if !is_stream {
+            return answer.await;
+        }
         tokio::select! {
             biased;
             answer = &mut answer => answer,
             () = tokio::time::sleep(HOLD) => {
+                let tier = self.snapshot.rules.tiers[tier].name.clone();
                 let reply = Reply::Stream(Box::new(StreamBody::held(answer)));
                 Answer { reply, provider: None, model: None, tier, attempts: 0, dropped: Vec::new() }
             }

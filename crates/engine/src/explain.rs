@@ -89,28 +89,28 @@ pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
     for (rank, position) in plan.order.iter().enumerate() {
         ranks[*position] = rank + 1;
     }
-    let mut text = String::with_capacity(48 * plan.candidates.len());
+    let mut text = Vec::with_capacity(48 * plan.candidates.len());
     for (candidate, rank) in plan.candidates.iter().zip(ranks) {
         push_word(&mut text, &engine.snapshot.deployment(candidate.deployment).name);
-        text.push('\t');
+        text.push(b'\t');
         match &candidate.verdict {
             Verdict::Kept { headroom } => {
                 push_number(&mut text, rank);
-                text.push('\t');
+                text.push(b'\t');
                 if let Some(headroom) = headroom {
                     push_number(&mut text, permille(*headroom));
                 }
             }
             Verdict::Dropped(reason) => {
-                text.push('\t');
-                text.push_str(reason.code());
-                text.push('\t');
+                text.push(b'\t');
+                text.extend_from_slice(reason.code().as_bytes());
+                text.push(b'\t');
                 push_word(&mut text, &reason.to_string());
             }
         }
-        text.push('\n');
+        text.push(b'\n');
     }
-    text
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Candidates for people, from how the ledger keeps them: now in lines, and as JSON before.
@@ -158,20 +158,22 @@ fn permille(share: f64) -> usize {
     (share.clamp(0.0, 1.0) * 1000.0).round() as usize
 }
 
-fn push_number(text: &mut String, number: usize) {
-    if number >= 10 {
-        push_number(text, number / 10);
+fn push_number(text: &mut Vec<u8>, number: usize) {
+    let mut unit = 1;
+    while number / unit >= 10 {
+        unit *= 10;
     }
-    text.push(char::from(b"0123456789"[number % 10]));
+    while unit > 0 {
+        text.push(b"0123456789"[number / unit % 10]);
+        unit /= 10;
+    }
 }
 
 /// Text without what ends a word or a line.
-fn push_word(text: &mut String, word: &str) {
-    if word.bytes().any(|byte| byte < b' ') {
-        text.extend(word.chars().map(|letter| if letter < ' ' { ' ' } else { letter }));
-    } else {
-        text.push_str(word);
-    }
+fn push_word(text: &mut Vec<u8>, word: &str) {
+    let begun = text.len();
+    text.extend_from_slice(word.as_bytes());
+    text[begun..].iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
 }
 
 impl Engine {
@@ -293,8 +295,8 @@ mod tests {
         assert_eq!(read_candidates(lines), expected);
         assert_eq!(read_candidates(&expected.to_string()), expected);
         assert_eq!(read_candidates(""), json!([]));
-        let mut word = String::new();
+        let mut word = Vec::new();
         push_word(&mut word, "two\tlines\nin one");
-        assert_eq!(word, "two lines in one");
+        assert_eq!(word, b"two lines in one");
     }
 }

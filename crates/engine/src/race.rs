@@ -15,11 +15,14 @@ use crate::course::Turn;
 use crate::trace::FlightId;
 
 /// Attempts under way.
-pub(crate) struct Race<F>(Vec<Leg<F>>);
+pub(crate) struct Race<'a>(Vec<Leg<'a>>);
 
-struct Leg<F> {
+/// An attempt that is sent when it is polled, and closed upstream when it is dropped.
+pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Committed, Failure>> + Send + 'a>>;
+
+struct Leg<'a> {
     entry: Entry,
-    attempt: Pin<Box<F>>,
+    attempt: Attempt<'a>,
 }
 
 /// What is known of an attempt under way.
@@ -53,7 +56,7 @@ pub(crate) enum Happening {
     ReliefDue,
 }
 
-impl<F: Future<Output = Result<Committed, Failure>>> Race<F> {
+impl<'a> Race<'a> {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
@@ -71,8 +74,8 @@ impl<F: Future<Output = Result<Committed, Failure>>> Race<F> {
         self.0.iter().map(|leg| &leg.entry)
     }
 
-    pub(crate) fn enter(&mut self, entry: Entry, attempt: F) {
-        self.0.push(Leg { entry, attempt: Box::pin(attempt) });
+    pub(crate) fn enter(&mut self, entry: Entry, attempt: Attempt<'a>) {
+        self.0.push(Leg { entry, attempt });
     }
 
     /// What happens next, for as long as anybody is under way.

@@ -108,9 +108,7 @@ impl Counter {
     pub(crate) fn advance(&mut self, spec: &LimitSpec, now: Now) {
         match (self, &spec.rule) {
             (Self::Rolling(log) | Self::Concurrency(log), _) => log.advance(now.monotonic),
-            (Self::Bucket(bucket), Rule::Bucket(window)) => {
-                bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX), *window);
-            }
+            (Self::Bucket(bucket), _) => bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX)),
             (Self::Calendar(calendar), _) => calendar.advance(now.monotonic),
             _ => {}
         }
@@ -120,7 +118,7 @@ impl Counter {
     pub(crate) fn left(&mut self, spec: &LimitSpec, amount: u64, now: Now) -> u64 {
         match (self, &spec.rule) {
             (Self::Rolling(log) | Self::Concurrency(log), _) => amount.saturating_sub(log.used()),
-            (Self::Bucket(bucket), Rule::Bucket(window)) => bucket.available(*window),
+            (Self::Bucket(bucket), _) => bucket.available(),
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
                 amount.saturating_sub(calendar.used(now, *civil, zone))
             }
@@ -131,8 +129,8 @@ impl Counter {
 
     /// Keeps what is used while the amount changes.
     pub(crate) fn resize(&mut self, from: &LimitSpec, to: &LimitSpec) {
-        if let (Self::Bucket(bucket), Rule::Bucket(window)) = (self, &to.rule) {
-            bucket.resize(from.amount.unwrap_or(u64::MAX), to.amount.unwrap_or(u64::MAX), *window);
+        if let Self::Bucket(bucket) = self {
+            bucket.resize(from.amount.unwrap_or(u64::MAX), to.amount.unwrap_or(u64::MAX));
         }
     }
 
@@ -169,9 +167,9 @@ impl Counter {
             (Self::Rolling(log), Rule::Rolling(window)) => {
                 log.count(amount, when.receipt.monotonic, *window, spec.amount.unwrap_or(u64::MAX));
             }
-            (Self::Bucket(bucket), Rule::Bucket(window)) => {
-                bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX), *window);
-                bucket.count(amount, when.receipt.monotonic, *window);
+            (Self::Bucket(bucket), _) => {
+                bucket.advance(now.monotonic, spec.amount.unwrap_or(u64::MAX));
+                bucket.count(amount, when.receipt.monotonic);
             }
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
                 calendar.count(amount, &when, *civil, zone);
@@ -196,7 +194,7 @@ impl Counter {
                 let instant = log.relief(missing).unwrap_or_else(|| now.monotonic.after(*window));
                 Some(at(now, instant))
             }
-            (Self::Bucket(bucket), Rule::Bucket(window)) => Some(now.after(bucket.relief(need, amount, *window))),
+            (Self::Bucket(bucket), _) => Some(now.after(bucket.relief(need, amount))),
             (Self::Calendar(calendar), Rule::Calendar(civil, zone)) => {
                 let instant = calendar.relief(amount, need, now, *civil, zone);
                 Some(now.after(instant.since(now.wall)))

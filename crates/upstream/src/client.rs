@@ -142,7 +142,8 @@ impl Client {
         loop {
             let (way, is_fresh) = match self.pool.take() {
                 Some(way) => (way, false),
-                None => self.make_way().await?,
+                // Boxed, because it is rare and its room would be every request's.
+                None => Box::pin(self.make_way()).await?,
             };
             match way {
                 Way::Leg(mut leg) => match leg.send(request).await {

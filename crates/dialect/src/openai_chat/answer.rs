@@ -141,7 +141,7 @@ struct CompletionDetails {
 /// # Errors
 /// The error that the body holds instead of an answer, or `None` when it is neither.
 pub fn read_answer(body: &[u8]) -> Result<Answer, Option<UpstreamError>> {
-    let Ok(parsed) = serde_json::from_slice::<Body<'_>>(body) else {
+    let Some(parsed) = parse(body) else {
         let value: Option<Value> = serde_json::from_slice(body).ok();
         return Err(value.as_ref().and_then(UpstreamError::read));
     };
@@ -161,7 +161,7 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, Option<UpstreamError>> {
 /// Reads the data of one event. `None` when it is not a chunk: not JSON, or not of the right shape.
 #[must_use]
 pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
-    let parsed: Body<'_> = serde_json::from_slice(data).ok()?;
+    let parsed = parse(data)?;
     let error = read_error(&parsed);
     let usage = usage(&parsed);
     let choices = parsed.choices.as_deref().unwrap_or_default();
@@ -178,6 +178,11 @@ pub fn read_chunk(data: &[u8]) -> Option<Chunk> {
         error,
         text_bytes: choices.iter().map(text_bytes).sum(),
     })
+}
+
+/// Text that is checked once is not checked piece by piece; what is not text is no answer.
+fn parse(body: &[u8]) -> Option<Body<'_>> {
+    serde_json::from_str(std::str::from_utf8(body).ok()?).ok()
 }
 
 /// A choice's index as a bit.
