@@ -25,9 +25,9 @@ const AGENT: &str = concat!("freeway/", env!("CARGO_PKG_VERSION"));
 pub struct Client {
     origin: Arc<Origin>,
     keys: Vec<Secret>,
-    /// The header that each key is sent in; `None` for one that cannot stand in a header.
-    credentials: Vec<Option<(HeaderName, HeaderValue)>>,
-    /// What goes with every request.
+    /// What goes with every request of each key, itself included; `None` for one that cannot stand in a header.
+    signed: Vec<Option<HeaderMap>>,
+    /// What goes with a request that no key is for.
     headers: HeaderMap,
     /// What the `host` header says, in the form of HTTP/2; `None` for what cannot stand in one.
     authority: Option<Authority>,
@@ -78,22 +78,29 @@ impl Client {
     ) -> Self {
         let origin = Arc::new(origin);
         let connector = Connector { origin: Arc::clone(&origin), reach, resolver, proxy: None };
-        let credentials = keys.iter().map(|key| credential(auth, key)).collect();
         // A host that cannot stand in a header has no address either: the request fails where that is found.
         let host = HeaderValue::try_from(origin.host_header()).unwrap_or_else(|_| HeaderValue::from_static(""));
         let fixed = [
             (HOST, host),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             (USER_AGENT, HeaderValue::from_static(AGENT)),
         ];
-        let mut all = HeaderMap::with_capacity(8);
+        let mut all = HeaderMap::with_capacity(12);
         for (name, value) in fixed.into_iter().chain(headers.iter().cloned()) {
             all.insert(name, value);
         }
+        let sign = |key: &Secret| {
+            let (name, value) = credential(auth, key)?;
+            let mut signed = all.clone();
+            signed.insert(name, value);
+            Some(signed)
+        };
+        let signed = keys.iter().map(sign).collect();
         let pool = Arc::new(Pool::new(connector.may_share()));
         let authority = all.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        Self { origin, keys, credentials, headers: all, authority, paths: Mutex::default(), connector, pool }
+        Self { origin, keys, signed, headers: all, authority, paths: Mutex::default(), connector, pool }
     }
 
     /// The same client, sending everything through a proxy; nothing changes for an origin on this machine.
@@ -129,10 +136,8 @@ impl Client {
         let mut request = Request::new(Outgoing::none());
         // In origin form, a path never names another host.
         *request.uri_mut() = path.parse().map_err(|error| SendError::Broken(format!("{path}: {error}")))?;
-        let mut headers = self.headers.clone();
+        let mut headers = self.headers(key)?.clone();
         headers.remove(CONTENT_TYPE);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        self.sign(&mut headers, key)?;
         *request.headers_mut() = headers;
         self.deliver(request).await
     }
@@ -211,24 +216,18 @@ impl Client {
         let mut request = Request::new(Outgoing::new(exchange.body, exchange.on_written));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path(exchange.path)?;
-        let mut headers = self.headers.clone();
-        headers.insert(
-            ACCEPT,
-            HeaderValue::from_static(if exchange.stream { "text/event-stream" } else { "application/json" }),
-        );
-        self.sign(&mut headers, exchange.key)?;
+        let mut headers = self.headers(exchange.key)?.clone();
+        if exchange.stream {
+            headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        }
         *request.headers_mut() = headers;
         Ok(request)
     }
 
-    /// Adds the header that a key is sent in.
-    fn sign(&self, headers: &mut HeaderMap, key: Option<KeyIndex>) -> Result<(), SendError> {
-        if let Some(credential) = key.and_then(|key| self.credentials.get(key.get())) {
-            let unsendable = || SendError::Broken("the key cannot stand in a header".to_owned());
-            let (name, value) = credential.clone().ok_or_else(unsendable)?;
-            headers.insert(name, value);
-        }
-        Ok(())
+    /// What goes with every request that a key is sent with.
+    fn headers(&self, key: Option<KeyIndex>) -> Result<&HeaderMap, SendError> {
+        let Some(signed) = key.and_then(|key| self.signed.get(key.get())) else { return Ok(&self.headers) };
+        signed.as_ref().ok_or_else(|| SendError::Broken("the key cannot stand in a header".to_owned()))
     }
 
     /// A path on the origin. There are few, and none is made twice.
