@@ -158,22 +158,26 @@ fn permille(share: f64) -> usize {
     (share.clamp(0.0, 1.0) * 1000.0).round() as usize
 }
 
-fn push_number(text: &mut Vec<u8>, number: usize) {
-    let mut unit = 1;
-    while number / unit >= 10 {
-        unit *= 10;
+fn push_number(text: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    while number >= 10 {
+        digits[first] += u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        first -= 1;
     }
-    while unit > 0 {
-        text.push(b"0123456789"[number / unit % 10]);
-        unit /= 10;
-    }
+    digits[first] += u8::try_from(number).unwrap_or_default();
+    text.extend_from_slice(&digits[first..]);
 }
 
 /// Text without what ends a word or a line.
 fn push_word(text: &mut Vec<u8>, word: &str) {
     let begun = text.len();
     text.extend_from_slice(word.as_bytes());
-    text[begun..].iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
+    // Without a branch for each byte, this is a matter of a few vectors.
+    if word.bytes().fold(false, |found, byte| found | (byte < b' ')) {
+        text[begun..].iter_mut().for_each(|byte| *byte = (*byte).max(b' '));
+    }
 }
 
 impl Engine {

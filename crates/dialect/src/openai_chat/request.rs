@@ -77,7 +77,9 @@ const MOST_FIELDS: usize = 512;
 /// Up to so many fields, each is held against all others; beyond that, a set is quicker.
 const FEW_FIELDS: usize = 16;
 
-/// Words that messages with attachments hold.
+/// A word that every message in parts holds …
+static PARTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"type\""));
+/// … and those of parts that are attachments.
 static ATTACHED: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| ["image_url", "input_audio", "\"file\""].map(Finder::new));
 const LONGEST_MODEL: usize = 512;
@@ -236,7 +238,8 @@ impl ChatRequest {
     fn messages(&mut self, value: &str) {
         let bytes_of = value.as_bytes();
         let mut done = 0;
-        let attached = ATTACHED.iter().any(|word| word.find(bytes_of).is_some());
+        let holds = |word: &Finder<'_>| word.find(bytes_of).is_some();
+        let attached = holds(&PARTS) && ATTACHED.iter().any(holds);
         if attached && let Ok(messages) = serde_json::from_str::<Vec<Message<'_>>>(value) {
             let parts = messages
                 .iter()
