@@ -39,6 +39,24 @@ pub struct Event {
     pub name: Option<Bytes>,
 }
 
+impl Event {
+    /// Whether a block without data is comments and empty lines. Anything else says nothing to a client, and may be a page
+    /// that something in front of the provider put there.
+    #[must_use]
+    pub fn is_comment(&self) -> bool {
+        let is_blank_or_comment = |line: &[u8]| matches!(line.first(), None | Some(b':'));
+        self.data.is_none() && self.raw.split(|byte| matches!(byte, b'\n' | b'\r')).all(is_blank_or_comment)
+    }
+
+    /// The same, with the empty line that was missing where its stream ended.
+    #[must_use]
+    pub fn ended(self) -> Self {
+        let mut raw = BytesMut::from(&self.raw[..]);
+        raw.extend_from_slice(b"\n\n");
+        Self { raw: raw.freeze(), ..self }
+    }
+}
+
 /// An event is longer than [`MAX_EVENT_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the stream is longer than {MAX_EVENT_BYTES} bytes")]

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use freeway_dialect::openai_chat::{END_MARKER, Finish, Rewrite, read_answer, read_chunk};
+use freeway_dialect::openai_chat::{Flaw, Form, Head, Opening, Rewrite};
 use freeway_dialect::sse::Decoder;
 use freeway_quota::ReservationId;
 use freeway_router::{Candidate, Domain, Meaning, Refusal, Remedy, read_refusal};
@@ -14,21 +14,17 @@ use freeway_types::{DeploymentIndex, KeyIndex, Now};
 use freeway_upstream::AnswerBody;
 use freeway_upstream::{ConnectError, Exchange, SendError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
 use crate::hearing::Heading;
 use crate::job::Job;
-use crate::relay::{Relay, is_comment};
+use crate::relay::{Relay, Terms};
 use crate::trace::{FlightId, Trace};
 
 /// Largest whole answer that is taken.
 const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-/// Most bytes of events that are held before the first content.
-const MOST_HELD_BYTES: usize = 256 * 1024;
-/// Beyond so many held bytes, comments are left out.
-const MOST_HELD_COMMENTS: usize = 16 * 1024;
 /// Largest refusal that is read.
 const MOST_REFUSAL_BYTES: usize = 256 * 1024;
 /// Time for reading a refusal's body.
@@ -106,78 +102,79 @@ pub(crate) async fn attempt(
     let response = client.send(exchange).await.map_err(|error| not_sent(&error))?;
     let status = response.status().as_u16();
     trace.head(flight, status);
-    if status != 200 && response.status().is_success() {
-        return Err(invalid(status, "a status that no answer comes with"));
-    }
-    if status != 200 {
+    if !response.status().is_success() {
         return Err(refused(engine, heading, response).await);
     }
     engine.hear(heading, response.headers());
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
-    if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(invalid(status, "the answer is compressed, which was not asked for"));
-    }
-    let content = if job.chat.stream && kind.starts_with("text/event-stream") {
-        let strip_usage = !job.chat.include_usage;
-        let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
-        let choices = if dropped { 1 } else { job.chat.choices };
-        let deadline = Instant::now() + job.deadline.monotonic.since(engine.now().monotonic);
-        let stream = open_stream(trace, flight, candidate, response, strip_usage, choices, deadline).await?;
-        Content::Stream(Box::new(stream))
-    } else {
-        Content::Whole(whole(trace, flight, candidate, response, &kind, job.chat.stream).await?)
+    let (parts, incoming) = response.into_parts();
+    let bytes = |name| parts.headers.get(name).map_or(&[][..], HeaderValue::as_bytes);
+    let (content_type, content_coding) = (bytes(CONTENT_TYPE), bytes(CONTENT_ENCODING));
+    let head = Head { status, content_type, content_coding, streamed: job.chat.stream };
+    let subject = Subject { engine, deployment: candidate.deployment, status, headers: &parts.headers };
+    let content = match head.form().map_err(|flaw| flawed(subject, flaw, &[]))? {
+        Form::Stream => {
+            let dropped = candidate.dropped_fields.iter().any(|field| field == "n");
+            let terms = Terms {
+                flight,
+                parted: false,
+                strip_usage: !job.chat.include_usage,
+                choices: if dropped { 1 } else { job.chat.choices },
+                finished: 0,
+                gap: crate::timing::gap(deployment),
+                deadline: Instant::now() + job.deadline.monotonic.since(engine.now().monotonic),
+                account: account.id.clone(),
+            };
+            Content::Stream(Box::new(open_stream(trace, subject, incoming, terms).await?))
+        }
+        Form::Whole => Content::Whole(whole(trace, flight, subject, incoming, &head).await?),
     };
     Ok(Committed { deployment: candidate.deployment, dropped: candidate.dropped_fields.clone(), content })
 }
 
-/// Reads a whole answer and looks whether it is one.
+/// Whose answer is judged, and what came before its first byte.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    engine: &'a crate::Engine,
+    deployment: DeploymentIndex,
+    status: u16,
+    headers: &'a HeaderMap,
+}
+
+/// Reads a whole answer.
 async fn whole(
     trace: &Trace,
     flight: FlightId,
-    candidate: &Candidate,
-    response: Response<AnswerBody>,
-    kind: &str,
-    streamed: bool,
+    subject: Subject<'_>,
+    incoming: AnswerBody,
+    head: &Head<'_>,
 ) -> Result<Bytes, Failure> {
-    let status = response.status().as_u16();
-    let headers = response.headers().clone();
-    let body = collect(response.into_body(), MOST_ANSWER_BYTES).await.map_err(|cause| broken(Some(status), &cause))?;
-    match read_answer(&body) {
-        Ok(_) if !kind.is_empty() && !kind.contains("json") => Err(invalid(status, "the answer is not JSON")),
-        Ok(_) if streamed => Err(invalid(status, "a stream was asked for, and the answer is not one")),
-        Ok(answer) if answer.finish == Some(Finish::Error) => {
-            Err(invalid(status, "the provider ended the answer with an error"))
-        }
+    let body = collect(incoming, MOST_ANSWER_BYTES).await.map_err(|cause| broken(subject.status, &cause))?;
+    match head.judge(&body) {
         Ok(answer) => {
             trace.saw(flight, answer.usage, answer.text_bytes);
-            if !answer.content && answer.finish != Some(Finish::ContentFilter) {
-                return Err(empty(status, answer.finish, Some(body)));
-            }
             Ok(body)
         }
-        Err(Some(_)) => Err(error_inside(&trace.engine, candidate.deployment, status, &headers, &body)),
-        Err(None) if body.is_empty() => Err(invalid(status, "the answer is empty")),
-        Err(None) if !kind.contains("json") => Err(invalid(status, "the answer is not JSON")),
-        Err(None) => Err(invalid(status, "the answer is cut short or not a completion")),
+        Err(flaw) => {
+            let mut failure = flawed(subject, flaw, &body);
+            if let Flaw::Empty { usage } | Flaw::NoRoom { usage } = flaw {
+                trace.saw(flight, usage, 0);
+                failure.empty_answer = Some(body);
+            }
+            Err(failure)
+        }
     }
 }
 
 /// Reads a stream up to its first content.
 async fn open_stream(
     trace: &Trace,
-    flight: FlightId,
-    candidate: &Candidate,
-    response: Response<AnswerBody>,
-    strip_usage: bool,
-    choices: u64,
-    deadline: Instant,
+    subject: Subject<'_>,
+    incoming: AnswerBody,
+    mut terms: Terms,
 ) -> Result<Relay, Failure> {
-    let status = response.status().as_u16();
-    let engine = &trace.engine;
-    let mut incoming = Some(response.into_body());
+    let mut incoming = Some(incoming);
     let mut decoder = Decoder::default();
-    let mut held = BytesMut::new();
-    let (mut finish, mut finished) = (None, 0_u128);
+    let mut opening = Opening::new(terms.strip_usage);
     loop {
         let event = match decoder.next() {
             Ok(Some(event)) => event,
@@ -187,60 +184,20 @@ async fn open_stream(
                     continue;
                 }
                 Ok(None) => match decoder.rest().filter(|event| event.data.is_some()) {
-                    Some(event) => crate::relay::ended(event),
-                    None if finish.is_some() => return Err(empty(status, finish, None)),
-                    None => return Err(broken(Some(status), "the stream ended before its first content")),
+                    Some(event) => event.ended(),
+                    None => return Err(flawed(subject, opening.end(), &[])),
                 },
-                Err(cause) => return Err(broken(Some(status), &cause)),
+                Err(cause) => return Err(broken(subject.status, &cause)),
             },
-            Err(too_long) => return Err(invalid(status, &too_long.to_string())),
+            Err(too_long) => return Err(flawed(subject, too_long.into(), &[])),
         };
-        let Some(data) = &event.data else {
-            // Comments are the upstream's bytes too, but not worth any memory.
-            if held.len() < MOST_HELD_COMMENTS && is_comment(&event.raw) {
-                held.extend_from_slice(&event.raw);
-            }
-            continue;
-        };
-        if data.starts_with(END_MARKER) {
-            return Err(empty(status, finish, None));
-        }
-        let Some(chunk) = read_chunk(data) else {
-            // Nobody has seen anything yet: better another target than an answer with a piece missing.
-            return Err(invalid(status, "an event of the stream cannot be read"));
-        };
-        if chunk.error.is_some() || event.name.as_deref() == Some(b"error") {
-            return Err(error_inside(engine, candidate.deployment, status, &HeaderMap::new(), data));
-        }
-        if chunk.finish == Some(Finish::Error) {
-            return Err(invalid(status, "the provider ended the answer with an error"));
-        }
-        if held.len() > MOST_HELD_BYTES {
-            return Err(invalid(status, "too much came before the first content"));
-        }
-        trace.saw(flight, chunk.usage, chunk.text_bytes);
-        if !(strip_usage && chunk.usage_only) {
-            held.extend_from_slice(&event.raw);
-        }
-        finish = chunk.finish.or(finish);
-        finished |= chunk.finished;
-        if chunk.content || chunk.finish == Some(Finish::ContentFilter) {
-            let deployment = engine.snapshot.deployment(candidate.deployment);
-            return Ok(Relay::new(
-                incoming,
-                decoder,
-                held.freeze(),
-                crate::relay::Terms {
-                    flight,
-                    parted: false,
-                    strip_usage,
-                    choices,
-                    finished,
-                    gap: crate::timing::gap(deployment),
-                    deadline,
-                    account: engine.snapshot.account_of(candidate.deployment).id.clone(),
-                },
-            ));
+        let heard =
+            opening.take(&event).map_err(|flaw| flawed(subject, flaw, event.data.as_deref().unwrap_or_default()))?;
+        trace.saw(terms.flight, heard.usage, heard.text_bytes);
+        if heard.content {
+            let (held, finished) = opening.finish();
+            terms.finished = finished;
+            return Ok(Relay::new(incoming, decoder, held, terms));
         }
     }
 }
@@ -303,28 +260,40 @@ async fn refused(engine: &crate::Engine, attempt: Heading<'_>, response: Respons
     Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None, counted }
 }
 
+/// What helps against an answer that a client should not get. `said` is what holds an error.
+fn flawed(subject: Subject<'_>, flaw: Flaw, said: &[u8]) -> Failure {
+    let (case, remedy) = match flaw {
+        Flaw::Error => return error_inside(subject, said),
+        Flaw::NoEnd => return broken(subject.status, &flaw.to_string()),
+        // The same target would say nothing again.
+        Flaw::Empty { .. } => ("empty_answer", Remedy::Another),
+        Flaw::NoRoom { .. } => ("no_room_for_content", Remedy::Another),
+        Flaw::Status
+        | Flaw::Compressed
+        | Flaw::EndedInError
+        | Flaw::ContentType
+        | Flaw::NotStream
+        | Flaw::NoBytes
+        | Flaw::Page
+        | Flaw::NotJson
+        | Flaw::Unreadable
+        | Flaw::Event
+        | Flaw::EventTooLong(_)
+        | Flaw::TooMuch => ("invalid_answer", Remedy::SameAgain(AGAIN_AFTER)),
+    };
+    worked(fault(case, flaw.to_string(), remedy, Domain::Deployment), Some(subject.status))
+}
+
 /// An error inside an answer that began with 200. A status that the error itself names is believed.
-fn error_inside(
-    engine: &crate::Engine,
-    deployment: DeploymentIndex,
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Failure {
-    let (rules, _) = read(engine, deployment, status, headers, body, None);
+fn error_inside(subject: Subject<'_>, said: &[u8]) -> Failure {
+    let read = |status| read(subject.engine, subject.deployment, status, subject.headers, said, None).0;
+    let rules = read(subject.status);
     let named = rules.code.as_ref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
     let meaning = match named {
-        Some(code) if rules.case == "error_in_answer" => read(engine, deployment, code, headers, body, None).0,
+        Some(code) if rules.case == "error_in_answer" => read(code),
         _ => rules,
     };
-    Failure {
-        meaning,
-        status: named.or(Some(status)),
-        sent: true,
-        may_have_worked: true,
-        empty_answer: None,
-        counted: false,
-    }
+    worked(meaning, named.or(Some(subject.status)))
 }
 
 /// Reads a refusal. What it says of limits is learned if it is told of which attempt it came; then also whether the
@@ -388,28 +357,17 @@ fn not_sent(error: &SendError) -> Failure {
     }
 }
 
-fn broken(status: Option<u16>, cause: &str) -> Failure {
+fn broken(status: u16, cause: &str) -> Failure {
     let message = format!("the answer broke off: {cause}");
-    let meaning = fault("broken_answer", message, Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
-    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None, counted: false }
-}
-
-fn invalid(status: u16, what: &str) -> Failure {
-    let meaning = fault("invalid_answer", what.to_owned(), Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: None, counted: false }
-}
-
-fn empty(status: u16, finish: Option<Finish>, answer: Option<Bytes>) -> Failure {
-    let (case, message) = match finish {
-        Some(Finish::Length) => ("no_room_for_content", "all the output allowed went by without content"),
-        _ => ("empty_answer", "the answer has no content"),
-    };
-    let meaning = fault(case, message.to_owned(), Remedy::Another, Domain::Deployment);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked: true, empty_answer: answer, counted: false }
+    worked(fault("broken_answer", message, Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment), Some(status))
 }
 
 pub(crate) fn silent(limit: Duration) -> Failure {
     let message = format!("no content within {:.1} s", limit.as_secs_f64());
-    let meaning = fault("silence", message, Remedy::Another, Domain::Deployment);
-    Failure { meaning, status: None, sent: true, may_have_worked: true, empty_answer: None, counted: false }
+    worked(fault("silence", message, Remedy::Another, Domain::Deployment), None)
+}
+
+/// The failure of an attempt that the provider may have worked on.
+fn worked(meaning: Meaning, status: Option<u16>) -> Failure {
+    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None, counted: false }
 }

@@ -209,7 +209,7 @@ impl Relay {
     fn pass(&mut self, event: &Event, passed: &mut BytesMut, trace: &Trace) -> Option<Step> {
         let Some(data) = &event.data else {
             // A comment is no sign of life: it passes, and the silence goes on.
-            if is_comment(&event.raw) {
+            if event.is_comment() {
                 passed.extend_from_slice(&event.raw);
             }
             return None;
@@ -272,7 +272,7 @@ impl Relay {
         // what we send next it would make one broken event.
         if let Some(event) = self.decoder.rest()
             && event.data.is_some()
-            && let Some(step) = self.pass(&ended(event), &mut passed, trace)
+            && let Some(step) = self.pass(&event.ended(), &mut passed, trace)
         {
             return step;
         }
@@ -332,17 +332,4 @@ fn events(bytes: &Bytes) -> Vec<Event> {
     let mut decoder = Decoder::default();
     decoder.push(bytes);
     std::iter::from_fn(|| decoder.next().ok().flatten()).collect()
-}
-
-/// Whether a block without data is comments and empty lines. Anything else says nothing to a client, and may be a page
-/// that something in front of the provider put there.
-pub(crate) fn is_comment(raw: &[u8]) -> bool {
-    raw.split(|byte| matches!(byte, b'\n' | b'\r')).all(|line| matches!(line.first(), None | Some(b':')))
-}
-
-/// An event whose empty line is missing, with it.
-pub(crate) fn ended(event: Event) -> Event {
-    let mut raw = BytesMut::from(&event.raw[..]);
-    raw.extend_from_slice(b"\n\n");
-    Event { raw: raw.freeze(), ..event }
 }
