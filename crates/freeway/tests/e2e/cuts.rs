@@ -5,6 +5,8 @@
 //! special is in its name. Only the one with comments was held against its provider's documentation (OpenRouter's, read
 //! on 2026-11-23). The upstream here is made by hand: it is told in the request where to stop.
 
+mod plain;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,37 +154,40 @@ impl Recorded {
     }
 }
 
-/// Serves one target: the first one stops where it is told to, the other one is always well.
-async fn serve(listener: TcpListener, streams: Option<Arc<Vec<Recorded>>>) {
+/// What a target sends for the text of a request, and whether its connection stays open.
+type Answers = Arc<dyn Fn(&str) -> (Vec<u8>, bool) + Send + Sync>;
+
+async fn serve(listener: TcpListener, answers: Answers) {
     while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(answer_all(socket, streams.clone()));
+        tokio::spawn(answer_all(socket, Arc::clone(&answers)));
     }
 }
 
-async fn answer_all(mut socket: TcpStream, streams: Option<Arc<Vec<Recorded>>>) -> Option<()> {
-    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+async fn answer_all(mut socket: TcpStream, answers: Answers) -> Option<()> {
     let mut unread = Vec::new();
     loop {
         let body = request(&mut socket, &mut unread).await?;
-        let cut = body["messages"][0]["content"].as_str().map(Cut::read)?;
-        let (bytes, proper) = match &streams {
-            Some(streams) => (&streams[cut.stream].bytes[..cut.at], cut.proper),
-            None => (OTHER.as_bytes(), true),
-        };
-        let mut answer = HEAD.as_bytes().to_vec();
-        if !bytes.is_empty() {
-            answer.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-            answer.extend_from_slice(bytes);
-            answer.extend_from_slice(b"\r\n");
-        }
-        if proper {
-            answer.extend_from_slice(b"0\r\n\r\n");
-        }
+        let (answer, stays_open) = answers(body["messages"][0]["content"].as_str()?);
         socket.write_all(&answer).await.ok()?;
-        if !proper {
+        if !stays_open {
             return None;
         }
     }
+}
+
+/// A head of this content type with a body in one chunk, and the end of the body, if it has one.
+fn chunked(content_type: &str, body: &[u8], proper: bool) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut answer = head.into_bytes();
+    if !body.is_empty() {
+        answer.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+        answer.extend_from_slice(body);
+        answer.extend_from_slice(b"\r\n");
+    }
+    if proper {
+        answer.extend_from_slice(b"0\r\n\r\n");
+    }
+    answer
 }
 
 /// The body of the next request on a connection.
@@ -212,18 +217,22 @@ impl Cut {
 
     fn ask(self, number: usize, streams: &[Recorded]) -> Ask {
         let Self { stream, at, proper } = self;
-        let (model, choices) = (number / CUTS_OF_A_MODEL, streams[stream].choices.max(1));
-        Ask::body(format!(
-            r#"{{"model":"cut-{model}","stream":true,"n":{choices},"messages":[{{"role":"user","content":"{stream} {at} {}"}}]}}"#,
-            u8::from(proper)
-        ))
+        let choices = streams[stream].choices.max(1);
+        ask(number, &format!("{stream} {at} {}", u8::from(proper)), &format!(r#""stream":true,"n":{choices}"#))
     }
 }
 
-/// A list of two equal targets for each few cuts, since what fails again and again would not be asked any more.
-async fn config(streams: &Arc<Vec<Recorded>>, models: usize) -> String {
+/// A request that tells the upstream in its text where to stop.
+fn ask(number: usize, text: &str, more: &str) -> Ask {
+    let model = number / CUTS_OF_A_MODEL;
+    Ask::body(format!(r#"{{"model":"cut-{model}",{more},"messages":[{{"role":"user","content":"{text}"}}]}}"#))
+}
+
+/// A list of two equal targets for each few cuts, since what fails again and again would not be asked any more. The first
+/// one stops where it is told to, the other one is always well.
+async fn config(first: Answers, second: Answers, models: usize) -> String {
     let mut config = String::new();
-    for (id, streams) in [("a", Some(Arc::clone(streams))), ("b", None)] {
+    for (id, answers) in [("a", first), ("b", second)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ids: Vec<String> = (0..models).map(|model| format!("{{ id = \"m-{model}\" }}")).collect();
@@ -232,37 +241,59 @@ async fn config(streams: &Arc<Vec<Recorded>>, models: usize) -> String {
              models = [{}]\n",
             ids.join(", ")
         ));
-        tokio::spawn(serve(listener, streams));
+        tokio::spawn(serve(listener, answers));
     }
     let alias = |model| format!("[aliases.cut-{model}]\ntargets = [\"a/m-{model}\", \"b/m-{model}\"]\n");
     config.extend((0..models).map(alias));
     config
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_at_any_byte_never_makes_a_broken_answer_look_whole() {
-    let streams = Arc::new(recorded());
-    let mut cuts = Vec::new();
-    for (stream, recorded) in streams.iter().enumerate() {
-        for at in 0..=recorded.bytes.len() {
-            cuts.extend([true, false].map(|proper| Cut { stream, at, proper }));
-        }
-    }
-    let config = config(&streams, cuts.len().div_ceil(CUTS_OF_A_MODEL)).await;
+/// Makes so many requests, some of them at a time, and checks each reply.
+async fn check_all<C>(
+    answers: [Answers; 2],
+    requests: Vec<(Ask, C)>,
+    check: impl Fn(&C, &Reply) + Send + Sync + 'static,
+) where
+    C: Send + Sync + 'static,
+{
+    let [first, second] = answers;
+    let config = config(first, second, requests.len().div_ceil(CUTS_OF_A_MODEL)).await;
     let gateway = Arc::new(Gateway::start(&config).await);
-    let cuts = Arc::new(cuts);
+    let shared = Arc::new((requests, check));
     let mut clients = JoinSet::new();
     for client in 0..AT_ONCE {
-        let (streams, cuts, gateway) = (Arc::clone(&streams), Arc::clone(&cuts), Arc::clone(&gateway));
+        let (shared, gateway) = (Arc::clone(&shared), Arc::clone(&gateway));
         clients.spawn(async move {
+            let (requests, check) = &*shared;
             let mut connection = Connection::open(gateway.address).await;
             connection.be_patient(Duration::from_secs(60));
-            for (number, cut) in cuts.iter().enumerate().skip(client).step_by(AT_ONCE) {
-                connection.send(&cut.ask(number, &streams).bytes(gateway.address)).await;
-                let reply = connection.reply().await;
-                streams[cut.stream].check(*cut, &reply);
+            for (ask, cut) in requests.iter().skip(client).step_by(AT_ONCE) {
+                connection.send(&ask.bytes(gateway.address)).await;
+                check(cut, &connection.reply().await);
             }
         });
     }
     clients.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_at_any_byte_never_makes_a_broken_answer_look_whole() {
+    const EVENTS: &str = "text/event-stream";
+    let streams = Arc::new(recorded());
+    let mut requests = Vec::new();
+    for (stream, recorded) in streams.iter().enumerate() {
+        for at in 0..=recorded.bytes.len() {
+            for proper in [true, false] {
+                let cut = Cut { stream, at, proper };
+                requests.push((cut.ask(requests.len(), &streams), cut));
+            }
+        }
+    }
+    let all = Arc::clone(&streams);
+    let first: Answers = Arc::new(move |text| {
+        let Cut { stream, at, proper } = Cut::read(text);
+        (chunked(EVENTS, &all[stream].bytes[..at], proper), proper)
+    });
+    let second: Answers = Arc::new(|_| (chunked(EVENTS, OTHER.as_bytes(), true), true));
+    check_all([first, second], requests, move |cut, reply| streams[cut.stream].check(*cut, reply)).await;
 }
