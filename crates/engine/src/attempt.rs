@@ -27,8 +27,9 @@ use crate::trace::{FlightId, Trace};
 const MOST_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Largest refusal that is read.
 const MOST_REFUSAL_BYTES: usize = 256 * 1024;
-/// Time for reading a refusal's body.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// Time for reading a refusal's body, once its head is here. It mostly comes with the head, and the head says most of it:
+/// a target that could answer is not kept waiting for the rest.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a broken connection is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -148,7 +149,9 @@ async fn whole(
     incoming: AnswerBody,
     head: &Head<'_>,
 ) -> Result<Bytes, Failure> {
-    let body = collect(incoming, MOST_ANSWER_BYTES).await.map_err(|cause| broken(subject.status, &cause))?;
+    let mut body = Arrived::default();
+    collect(incoming, MOST_ANSWER_BYTES, &mut body).await.map_err(|cause| broken(subject.status, &cause))?;
+    let body = body.into_bytes();
     match head.judge(&body) {
         Ok(answer) => {
             trace.saw(flight, answer.usage, answer.text_bytes);
@@ -231,30 +234,51 @@ async fn frame(incoming: &mut AnswerBody) -> Result<Option<Bytes>, String> {
     }
 }
 
-async fn collect(mut incoming: AnswerBody, most: usize) -> Result<Bytes, String> {
-    let mut first: Option<Bytes> = None;
-    let mut all = BytesMut::new();
+/// What has arrived of a body. One that comes in a single piece is not copied.
+#[derive(Default)]
+struct Arrived {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Arrived {
+    fn push(&mut self, bytes: Bytes) {
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = bytes;
+            return;
+        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        self.all.extend_from_slice(&bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
+
+/// Reads a body to its end.
+async fn collect(mut incoming: AnswerBody, most: usize, arrived: &mut Arrived) -> Result<(), String> {
     while let Some(bytes) = frame(&mut incoming).await? {
-        if all.len() + bytes.len() + first.as_ref().map_or(0, Bytes::len) > most {
+        if arrived.len() + bytes.len() > most {
             return Err(format!("the answer is longer than {most} bytes"));
         }
-        match first.take() {
-            None if all.is_empty() => first = Some(bytes),
-            earlier => {
-                all.extend_from_slice(&earlier.unwrap_or_default());
-                all.extend_from_slice(&bytes);
-            }
-        }
+        arrived.push(bytes);
     }
-    Ok(first.unwrap_or_else(|| all.freeze()))
+    Ok(())
 }
 
 /// Reads a refusal and what it means.
 async fn refused(engine: &crate::Engine, attempt: Heading<'_>, response: Response<AnswerBody>) -> Failure {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
-    let body = tokio::time::timeout(REFUSAL_LIMIT, collect(response.into_body(), MOST_REFUSAL_BYTES)).await;
-    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    let mut body = Arrived::default();
+    // What has arrived by then is read, whatever keeps the rest away.
+    let _ = tokio::time::timeout(REFUSAL_LIMIT, collect(response.into_body(), MOST_REFUSAL_BYTES, &mut body)).await;
+    let body = body.into_bytes();
     let (meaning, counted) = read(engine, attempt.deployment, status, &headers, &body, Some(attempt));
     let may_have_worked = matches!(status, 408 | 499 | 500..=502 | 504..=528 | 530..=599);
     Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None, counted }

@@ -368,8 +368,8 @@ impl<'a> Seen<'a> {
 }
 
 fn default_message(refusal: &Refusal<'_>) -> String {
-    let html = refusal.body.trim_ascii_start().first() == Some(&b'<');
-    match (html, refusal.body.is_empty()) {
+    let body = refusal.body.trim_ascii_start();
+    match (body.starts_with(b"<"), body.is_empty()) {
         (true, _) => format!("status {} with a page instead of an answer", refusal.status),
         (_, true) => format!("status {} without a body", refusal.status),
         _ => format!("status {}", refusal.status),

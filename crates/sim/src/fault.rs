@@ -45,6 +45,21 @@ pub enum FaultKind {
         #[serde(default)]
         content_type: Option<String>,
     },
+    /// A refusal of this status that goes out as far as this place of its body, and then stops in this way.
+    BrokenRefusal {
+        /// The status.
+        status: u16,
+        /// The body; an error in OpenAI's shape if there is none.
+        #[serde(default)]
+        body: Option<Value>,
+        /// More headers.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// The place. Before the content is the whole head and nothing of the body.
+        at: Position,
+        /// The way.
+        how: Stop,
+    },
     /// The connection is reset before any byte of an answer.
     Reset,
     /// The connection is reset inside the headers.
@@ -230,6 +245,7 @@ impl FaultKind {
         let is_before_body = |at: &Position| matches!(at, Position::BeforeHead | Position::InHead);
         match self {
             Self::Status { .. } | Self::Reset | Self::ResetMidHeaders | Self::Silence | Self::Html { .. } => true,
+            Self::BrokenRefusal { .. } => true,
             Self::Break { at, .. } => is_before_body(at),
             _ => false,
         }

@@ -1,6 +1,7 @@
 //! What will be sent, step by step, before any of it is: an answer, or what a
 //! fault makes of it. Nothing here touches a socket.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freeway_catalog::StreamUsage;
@@ -83,13 +84,11 @@ pub(crate) fn whole_text(status: u16, headers: Vec<(String, String)>, body: Stri
 pub(crate) fn instead(fault: &FaultKind) -> Option<Vec<Step>> {
     Some(match fault {
         FaultKind::Status { status, body, headers, content_type } => {
-            let headers = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-            let (usual, body) = match body {
-                Some(Value::String(text)) => ("text/plain; charset=utf-8", text.clone()),
-                Some(value) => (JSON, value.to_string()),
-                None => (JSON, simulated_error(*status).to_string()),
-            };
-            whole(*status, content_type.as_deref().unwrap_or(usual), headers, body.into_bytes())
+            stated(*status, body.as_ref(), headers, content_type.as_deref())
+        }
+        FaultKind::BrokenRefusal { status, body, headers, at, how } => {
+            let steps = stated(*status, body.as_ref(), headers, None);
+            stopping::in_head(*at, *how).unwrap_or_else(|| stopping::broken(steps, false, *at, *how))
         }
         FaultKind::Html { status } => {
             let page =
@@ -105,6 +104,22 @@ pub(crate) fn instead(fault: &FaultKind) -> Option<Vec<Step>> {
         FaultKind::Break { at, how } => return stopping::in_head(*at, *how),
         _ => return None,
     })
+}
+
+/// An answer of this status. A body that is a string goes out as it is, anything else as JSON.
+fn stated(
+    status: u16,
+    body: Option<&Value>,
+    headers: &BTreeMap<String, String>,
+    content_type: Option<&str>,
+) -> Vec<Step> {
+    let headers = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+    let (usual, body) = match body {
+        Some(Value::String(text)) => ("text/plain; charset=utf-8", text.clone()),
+        Some(value) => (JSON, value.to_string()),
+        None => (JSON, simulated_error(status).to_string()),
+    };
+    whole(status, content_type.unwrap_or(usual), headers, body.into_bytes())
 }
 
 fn simulated_error(status: u16) -> Value {
@@ -280,6 +295,7 @@ fn breaking(fault: Option<&FaultKind>) -> Option<(usize, Vec<Step>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Position, Stop};
     use crate::request::ChatRequest;
 
     fn played(stream: bool, fault: Option<&FaultKind>) -> Vec<Step> {
@@ -323,6 +339,23 @@ mod tests {
             assert_eq!(text(&steps).matches("data: ").count(), 2);
             assert!(!text(&steps).contains("[DONE]"));
         }
+    }
+
+    #[test]
+    fn a_refusal_stops_in_its_body_and_keeps_its_head() {
+        let stopped = |at, how| {
+            let headers = BTreeMap::from([("Retry-After".to_owned(), "7".to_owned())]);
+            let body = Some(json!({"error": 1}));
+            instead(&FaultKind::BrokenRefusal { status: 429, body, headers, at, how }).unwrap()
+        };
+        let cut = stopped(Position::MidContent, Stop::Close);
+        let Step::Head(head) = &cut[0] else { panic!("{cut:?}") };
+        assert_eq!((head.status, head.length), (429, None));
+        assert_eq!(head.headers, [("retry-after".to_owned(), "7".to_owned())]);
+        assert_eq!((text(&cut).as_str(), cut.last()), ("5\r\n{\"err\r\n", Some(&Step::Close)));
+        assert_eq!(stopped(Position::BeforeHead, Stop::Hang), [Step::Hang]);
+        assert_eq!(text(&stopped(Position::BeforeContent, Stop::Hang)), "");
+        assert!(text(&stopped(Position::AtEnd, Stop::End)).ends_with("{\"error\":1}\r\n0\r\n\r\n"));
     }
 
     #[test]

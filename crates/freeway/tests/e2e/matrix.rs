@@ -7,6 +7,7 @@
 
 mod answers;
 mod connections;
+mod refusals;
 mod run;
 mod statuses;
 mod table;
@@ -38,6 +39,11 @@ const NAMED: &[&str] = &[
     "comments, and then the end",
     "no end marker",
     "usage in an odd place",
+    "503, its body never ends",
+    "503, its body is closed in the middle",
+    "429, its body never ends",
+    "401, its body is reset",
+    "400, its body never ends",
     "wrong content type",
     "gzip claimed",
 ];
@@ -47,7 +53,7 @@ const STATUSES: &[u16] = &[
 ];
 
 fn rows() -> Vec<Row> {
-    [connections::rows(), statuses::rows(), answers::rows()].concat()
+    [connections::rows(), statuses::rows(), refusals::rows(), answers::rows()].concat()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::faults::{INVALID, TIMEOUT, UNCONNECTED};
 const HEAD: &[Place] = &[Place::BeforeHead, Place::InHead];
 const BODY: &[Place] = &[Place::BeforeContent, Place::MidContent, Place::AtEnd];
 
-fn name(place: Place) -> &'static str {
+pub(super) fn name(place: Place) -> &'static str {
     match place {
         Place::BeforeHead => "before-head",
         Place::InHead => "in-head",

@@ -84,10 +84,10 @@ impl Case {
             }
             Outcome::First { text, usage } => seen.check_first(text, *usage),
             Outcome::Breaks(text) => seen.check_broken(text),
-            Outcome::Back(told) => {
+            Outcome::Back(told, words) => {
                 seen.check_only_first();
                 let message = check_error(&seen.reply, *told, &self.name);
-                assert_eq!(message, "this is why", "{}", self.name);
+                assert_eq!(message, *words, "{}", self.name);
                 assert_eq!(seen.ledger["outcome"], "refused", "{}: {}", self.name, seen.ledger);
             }
         }

@@ -26,7 +26,7 @@ fn refused(status: u16, error: &Value) -> Value {
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name: &str, fault: Value, outcome: Outcome| rows.push(in_head(name, fault, outcome));
-    let back = |status: u16, code: &'static str| Outcome::Back(told(status, code, false, None));
+    let back = |status: u16, code: &'static str| Outcome::Back(told(status, code, false, None), "this is why");
 
     // The client's own fault.
     let why = |code: &str| json!({"message": "this is why", "code": code});

@@ -44,8 +44,8 @@ pub(crate) enum Outcome {
     First { text: &'static str, usage: Usage },
     /// The client gets this text, then an error, and no end marker; nobody else is asked.
     Breaks(&'static str),
-    /// The client is told at once that its request is at fault, and nobody else is asked.
-    Back(Told),
+    /// The client is told at once that its request is at fault, in these words, and nobody else is asked.
+    Back(Told, &'static str),
 }
 
 /// What a client gets from a target that failed and is the only one.
@@ -158,7 +158,7 @@ impl fmt::Display for Cell {
             Self::Runs(_, Outcome::First { usage: Usage::Reported, .. }) => "whole".to_owned(),
             Self::Runs(_, Outcome::First { usage: Usage::Estimated, .. }) => "whole*".to_owned(),
             Self::Runs(_, Outcome::Breaks(_)) => "error".to_owned(),
-            Self::Runs(_, Outcome::Back(told)) => format!("back {}", told.status),
+            Self::Runs(_, Outcome::Back(told, _)) => format!("back {}", told.status),
             Self::Runs(_, Outcome::Second { tries, alone: Alone::Told(told) }) => {
                 format!("{tries}>2nd|{}", told.status)
             }
