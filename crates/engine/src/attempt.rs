@@ -30,6 +30,8 @@ const MOST_REFUSAL_BYTES: usize = 256 * 1024;
 /// Time for reading a refusal's body, once its head is here. It mostly comes with the head, and the head says most of it:
 /// a target that could answer is not kept waiting for the rest.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
+/// The code of what goes wrong until the operator changes a setting.
+pub(crate) const SETTING: &str = "setting";
 /// Pause before a broken connection is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -361,18 +363,20 @@ fn fault(case: &str, message: String, remedy: Remedy, domain: Domain) -> Meaning
 
 fn not_sent(error: &SendError) -> Failure {
     let (remedy, sent) = match error {
-        SendError::Connect(ConnectError::Forbidden(_)) => (Remedy::Another, false),
-        SendError::Connect(ConnectError::TimedOut(_)) => (Remedy::Another, false),
+        SendError::Connect(
+            ConnectError::Forbidden(_) | ConnectError::TimedOut(_) | ConnectError::ProxyCredentials(_),
+        ) => (Remedy::Another, false),
         SendError::Connect(_) => (Remedy::SameAgain(AGAIN_AFTER), false),
         SendError::Broken(_) | SendError::Stuck => (Remedy::SameAgain(AGAIN_AFTER), true),
     };
+    let lasts = matches!(error, SendError::Connect(ConnectError::Forbidden(_) | ConnectError::ProxyCredentials(_)));
     let (case, domain) = match error {
         SendError::Connect(_) => ("connection_failed", Domain::Provider),
         SendError::Broken(_) => ("connection_broken", Domain::Deployment),
         SendError::Stuck => ("connection_stuck", Domain::Deployment),
     };
     Failure {
-        meaning: fault(case, error.to_string(), remedy, domain),
+        meaning: Meaning { code: lasts.then(|| SETTING.to_owned()), ..fault(case, error.to_string(), remedy, domain) },
         status: None,
         sent,
         may_have_worked: sent,

@@ -7,6 +7,8 @@ use freeway_dialect::ClientError;
 use freeway_router::{Bar, Meaning, Plan, Reason, Verdict};
 use freeway_types::{DeploymentIndex, Now};
 
+use crate::attempt::SETTING;
+
 /// Most targets that are named in a message.
 const MOST_NAMED: usize = 12;
 /// A wait longer than this is not worth repeating the same request for.
@@ -30,11 +32,15 @@ pub(crate) struct Last {
     action: Option<Action>,
     status: Option<u16>,
     is_quota: bool,
+    /// Whether only another setting helps.
+    is_setting: bool,
 }
 
 impl Last {
     pub(crate) fn new(meaning: &Meaning, status: Option<u16>) -> Self {
-        Self { case: meaning.case.clone(), action: meaning.action, status, is_quota: meaning.is_quota(status) }
+        let is_setting = status.is_none() && meaning.code.as_deref() == Some(SETTING);
+        let (case, is_quota) = (meaning.case.clone(), meaning.is_quota(status));
+        Self { case, action: meaning.action, status, is_quota, is_setting }
     }
 
     /// Whether it spent a limit or a credit.
@@ -53,7 +59,7 @@ impl Last {
     /// Whether the same request will meet it again.
     fn lasts(&self) -> bool {
         let gone = matches!(self.action, Some(Action::DisableModel | Action::DisableProvider | Action::Exhaust));
-        gone || self.is_key() || LASTING.contains(&self.case.as_str())
+        gone || self.is_key() || self.is_setting || LASTING.contains(&self.case.as_str())
     }
 }
 
@@ -82,10 +88,11 @@ impl Obstacle {
         }
     }
 
-    /// Whether an upstream said that it cannot serve just now.
+    /// Whether an upstream said that it cannot serve just now. With 499 it says that somebody within it went away before
+    /// the answer was there, since this gateway did not: a timeout like 408.
     fn is_passing(&self) -> bool {
         match &self.last {
-            Some(Last { status: Some(status), .. }) => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
+            Some(Last { status: Some(status), .. }) => matches!(status, 408 | 409 | 425 | 429 | 499 | 500..=599),
             Some(Last { status: None, .. }) => false,
             None => self.reason.bar() == Bar::Passing,
         }

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::egress::Reach;
 use crate::origin::Origin;
 use crate::progress::Watched;
-use crate::proxy::{Proxy, joined};
+use crate::proxy::{NoTunnel, Proxy, joined};
 use crate::race;
 use crate::socket::{Encrypted, Socket};
 use crate::trust::Roots;
@@ -58,6 +58,12 @@ pub enum ConnectError {
         /// What was wrong.
         error: String,
     },
+    /// The proxy does not know whom it was told to work for.
+    #[error(
+        "no connection through the proxy {0}: it asks for other credentials (status 407); put them into `proxy` of \
+         [server], or of the provider, as http://user:password@host:port"
+    )]
+    ProxyCredentials(String),
     /// The proxy was not there, or made no connection.
     #[error("no connection through the proxy {proxy}: {error}")]
     Proxy {
@@ -223,8 +229,11 @@ impl Connector {
                 other => other.to_string(),
             })
         })?;
-        proxy.tunnel(&mut stream, host, *port).await.map_err(failed)?;
-        Ok(stream)
+        match proxy.tunnel(&mut stream, host, *port).await {
+            Ok(()) => Ok(stream),
+            Err(NoTunnel::Credentials) => Err(ConnectError::ProxyCredentials(proxy.place())),
+            Err(NoTunnel::Failed(error)) => Err(failed(error)),
+        }
     }
 }
 

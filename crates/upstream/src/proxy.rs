@@ -75,7 +75,7 @@ impl Proxy {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         host: &str,
         port: u16,
-    ) -> Result<(), String> {
+    ) -> Result<(), NoTunnel> {
         let target = joined(host, port);
         let authorization = match &self.authorization {
             Some(value) => format!("proxy-authorization: {}\r\n", value.expose()),
@@ -89,10 +89,18 @@ impl Proxy {
         };
         match timeout(TUNNEL_LIMIT, asked).await {
             Ok(Ok(head)) => is_agreed(&head),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", TUNNEL_LIMIT.as_secs())),
+            Ok(Err(error)) => Err(NoTunnel::Failed(error.to_string())),
+            Err(_) => Err(NoTunnel::Failed(format!("no answer within {} s", TUNNEL_LIMIT.as_secs()))),
         }
     }
+}
+
+/// Why a proxy makes no tunnel.
+pub(crate) enum NoTunnel {
+    /// It asks for other credentials, and will as long as the configuration stays as it is.
+    Credentials,
+    /// Anything else, in words.
+    Failed(String),
 }
 
 impl fmt::Debug for Proxy {
@@ -114,16 +122,16 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec
 }
 
 /// Whether a proxy's answer opens the tunnel. Of a refusal only the status is told: the rest is text of others.
-fn is_agreed(head: &[u8]) -> Result<(), String> {
+fn is_agreed(head: &[u8]) -> Result<(), NoTunnel> {
     let status = head
         .strip_prefix(b"HTTP/1.")
         .and_then(|rest| rest.get(2..5))
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u16>().ok());
     match status {
         Some(200..=299) => Ok(()),
-        Some(407) => Err("it asks for other credentials (status 407)".to_owned()),
-        Some(status) => Err(format!("it refused (status {status})")),
-        None => Err("its answer is not HTTP".to_owned()),
+        Some(407) => Err(NoTunnel::Credentials),
+        Some(status) => Err(NoTunnel::Failed(format!("it refused (status {status})"))),
+        None => Err(NoTunnel::Failed("its answer is not HTTP".to_owned())),
     }
 }
 

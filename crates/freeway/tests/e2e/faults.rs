@@ -26,6 +26,6 @@ pub(crate) const REFUSED_KEY: Told = told(502, "upstream_refused_key", false, No
 pub(crate) const UNAVAILABLE: Told = told(503, "upstream_unavailable", true, Some(1));
 pub(crate) const TIMEOUT: Told = told(504, "upstream_timeout", true, None);
 
-const fn told(status: u16, code: &'static str, should_retry: bool, retry_after: Option<u64>) -> Told {
+pub(crate) const fn told(status: u16, code: &'static str, should_retry: bool, retry_after: Option<u64>) -> Told {
     Told { status, code, should_retry, retry_after }
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::faults::DEADLINE;
+use crate::faults::{DEADLINE, told};
 use crate::gateway::{Gateway, Home, program};
 use crate::http::Ask;
+use crate::last_word::check_error;
 use crate::upstream::Upstream;
 
 /// A proxy that leads everybody who knows the password to one port of this machine, and counts them.
@@ -61,6 +62,32 @@ async fn a_provider_is_asked_through_the_configured_proxy_only() {
     }
     assert_eq!((lab.asked(), led.load(Ordering::SeqCst) > 1), (1, true));
     assert_eq!(astray.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_wants_other_credentials_is_asked_once_and_named_with_its_setting() {
+    let (way_out, led) = proxy(1).await;
+    let (lab, near) = (Upstream::new("lab").await, Upstream::new("near").await);
+    let table = lab.table().replace("http://127.0.0.1:", "http://upstream.test:");
+    let alias =
+        format!("[aliases.pair]\nstrategy = \"ordered\"\ntargets = [\"{}\", \"{}\"]\n", lab.target(), near.target());
+    let server = format!("[server]\nproxy = \"http://127.0.0.1:{way_out}\"\n");
+    let gateway = Gateway::start(&[server, table, near.table(), alias].concat()).await;
+    // Whoever is reached without the proxy answers at once.
+    let reply = gateway.ask(&Ask::chat("pair", false)).await;
+    let served = reply.head.header("x-freeway-provider");
+    assert_eq!(
+        (reply.head.status, served, led.load(Ordering::SeqCst)),
+        (200, Some("near"), 1),
+        "{}",
+        reply.everything()
+    );
+    // The first target of an alias, and the last one, are tried twice after what may pass.
+    let reply = gateway.ask(&Ask::chat(&lab.target(), false)).await;
+    assert_eq!(led.load(Ordering::SeqCst), 2, "{}", reply.everything());
+    let expected = told(502, "upstream_connection_failed", false, None);
+    let message = check_error(&reply, expected, "a proxy that wants other credentials");
+    assert!(message.contains("status 407") && message.contains("`proxy` of [server]"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

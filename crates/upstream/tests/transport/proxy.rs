@@ -116,13 +116,13 @@ async fn what_is_on_this_machine_is_reached_without_it() {
 #[tokio::test]
 async fn a_refusal_is_told_with_the_proxy_and_without_the_password() {
     let between = Between::start().await;
-    for (status, what) in [
-        ("HTTP/1.1 407 canary", "it asks for other credentials (status 407)"),
-        ("HTTP/1.0 502 Bad Gateway", "it refused (status 502)"),
-        ("SSH-2.0-canary", "its answer is not HTTP"),
+    let failed = |what: &str| ConnectError::Proxy { proxy: between.place(), error: what.to_owned() };
+    for (status, expected) in [
+        ("HTTP/1.1 407 canary", ConnectError::ProxyCredentials(between.place())),
+        ("HTTP/1.0 502 Bad Gateway", failed("it refused (status 502)")),
+        ("SSH-2.0-canary", failed("its answer is not HTTP")),
     ] {
         let refused = between.refuse(status).await;
-        let expected = ConnectError::Proxy { proxy: between.place(), error: what.to_owned() };
         assert_eq!(refused, SendError::Connect(expected));
         let shown = format!("{refused} {refused:?}");
         assert!(!shown.contains("canary") && !shown.contains("dXNlcjpjYW5hcnk"), "{shown}");

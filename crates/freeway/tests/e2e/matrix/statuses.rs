@@ -55,11 +55,10 @@ pub(super) fn rows() -> Vec<Row> {
     add("429 for ten minutes", limited(&json!({"retry-after": "600"})), second(1, quota(600)));
     add("429 for two hours", limited(&json!({"retry-after": "7200"})), second(1, quota(2 * HOUR)));
 
-    // The upstream's, which may pass. Of these, 499 alone says nothing of when.
-    for passing in [408, 409, 425, 500, 501, 502, 503, 504, 522, 529, 599] {
+    // The upstream's, which may pass.
+    for passing in [408, 409, 425, 499, 500, 501, 502, 503, 504, 522, 529, 599] {
         add(&passing.to_string(), status(passing), second(2, UNAVAILABLE));
     }
-    add("499", status(499), second(2, INVALID));
     let page = |status: u16| json!({"fault": "html", "status": status});
     add("502 with a page", page(502), second(2, UNAVAILABLE));
     add("503 with a page", page(503), second(2, UNAVAILABLE));
