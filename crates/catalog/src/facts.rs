@@ -72,6 +72,9 @@ pub struct Provider {
     pub renamed: BTreeMap<String, String>,
     /// How the usage of a streamed answer is had.
     pub stream_usage: Option<StreamUsage>,
+    /// How an answer that has begun is handed over, for a model to go on from it. Which models do so, their `features`
+    /// say.
+    pub prefill: Option<Prefill>,
 
     /// What the provider does with what it is sent, whatever the plan.
     pub data: Option<DataPolicy>,
@@ -300,6 +303,16 @@ pub enum StreamUsage {
     Always,
     /// Never there.
     Never,
+}
+
+/// How an answer that has begun, an assistant's message at the end, is handed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct Prefill {
+    /// The field that has to be `true` in that message. Without it, the message is sent as any other.
+    pub mark: Option<String>,
+    /// Whether the answer repeats that message before it goes on; it does not unless it says otherwise.
+    #[serde(default)]
+    pub repeats: bool,
 }
 
 /// A plan that an account can be on.

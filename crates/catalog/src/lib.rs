@@ -21,7 +21,7 @@ pub use capacity::{Daily, daily};
 pub use embedded::{Catalog, FileProblem, built_in, files_of, parse};
 pub use facts::{
     Allowed, Asked, Auth, AuthScheme, Confidence, DataPolicy, Dispute, Kind, Modality, Model, ModelPrice, Offer,
-    OtherEndpoint, Plan, Provider, STALE_DAYS, Source, Status, StreamUsage, Terms, TrainClass, Trains,
+    OtherEndpoint, Plan, Prefill, Provider, STALE_DAYS, Source, Status, StreamUsage, Terms, TrainClass, Trains,
     UnsupportedEffect,
 };
 pub use limit::{Charges, Counts, Estimate, Limit, LimitScope, RateHeader, RateHeaderFormat, RateHeaderSays, Reset};

@@ -123,6 +123,17 @@ impl Check {
                 check.at(position, |check| check.rule(rule));
             }
         });
+        if let Some(mark) = provider.prefill.as_ref().and_then(|prefill| prefill.mark.as_ref()) {
+            let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            let is_taken = ["role", "content", "name", "refusal", "audio", "tool_calls"].contains(&mark.as_str());
+            if mark.is_empty() || !mark.bytes().all(is_name) || is_taken {
+                self.at("prefill", |check| {
+                    check.at("mark", |check| {
+                        check.problem("a mark is a field of its own in a message, in lower case letters and `_`");
+                    });
+                });
+            }
+        }
         self.at("header_prefixes", |check| {
             for (position, prefix) in provider.header_prefixes.iter().enumerate() {
                 let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
@@ -429,6 +440,9 @@ mod tests {
             "[[errors]]\ncase = \"x\"\nstatus = [401]\naction = \"disable_key\"\nsrc = [\"nowhere\"]\n",
             "`nowhere` is cited",
         );
+        for mark in ["", "content", "Prefix", "a b"] {
+            check(&format!("prefill = {{ mark = \"{mark}\" }}\n"), "prefill.mark: a mark is a field of its own");
+        }
         check("header_prefixes = [\"behind-\", \"\"]\n", "header_prefixes.1: a prefix of header names");
         check("header_prefixes = [\"behind: \"]\n", "header_prefixes.0: a prefix of header names");
         let row = |keys: &str| format!("[[refusal_reports]]\nmetric = \"requests\"\n{keys}\n");

@@ -69,17 +69,9 @@ impl Rescuer {
             relay.precede(&sse::encode(&told.restart(name)));
             return Ok((relay, by));
         }
-        if let Some(job) = self.onward(&told) {
-            let takes = |engine: &Engine, index: DeploymentIndex| {
-                engine.snapshot.deployment(index).features.present.contains(Feature::Prefill)
-            };
-            let plan =
-                self.plan(&trace.engine, &job, |engine, index| self.is_same(engine, index) && takes(engine, index))?;
-            if !plan.order.is_empty()
-                && let Ok(committed) = run(trace, &job, &plan).await
-            {
-                return join(trace, committed, |by| Splice::onward(told, by));
-            }
+        if let Some(committed) = self.go_on(trace, &told).await? {
+            let repeats = trace.engine.snapshot.account_of(committed.deployment).prefill.repeats;
+            return join(trace, committed, |by| Splice::onward(told, by, repeats));
         }
         // Who does not take a begun answer may still give the same one.
         let plan = self.plan(&trace.engine, &self.job, |engine, index| self.is_same(engine, index))?;
@@ -87,9 +79,32 @@ impl Rescuer {
         join(trace, committed, |by| Splice::anew(told, by))
     }
 
-    /// The request for who goes on from what was told.
-    fn onward(&self, told: &Told) -> Option<Job> {
-        let body = told.continuation(&self.job.chat, None)?;
+    /// An answer of somebody who goes on from what was told, if there is one. Only who is known to take an answer that has
+    /// begun is asked; nobody who is not known to, and of course nobody who is known not to.
+    async fn go_on(&self, trace: &Trace, told: &Told) -> Result<Option<Committed>, ClientError> {
+        let engine = &trace.engine;
+        let Some(job) = self.onward(told, None) else { return Ok(None) };
+        let plan = self.plan(engine, &job, |engine, index| {
+            let takes = engine.snapshot.deployment(index).features.present.contains(Feature::Prefill);
+            takes && self.is_same(engine, index)
+        })?;
+        let mark = |position: usize| {
+            let account = engine.snapshot.account_of(plan.candidates[position].deployment);
+            account.prefill.mark.as_deref()
+        };
+        // A mark that a provider does not know may be refused, so that each is asked with its own.
+        for alike in plan.order.chunk_by(|one, next| mark(*one) == mark(*next)) {
+            let Some(job) = self.onward(told, mark(alike[0])) else { continue };
+            if let Ok(committed) = run(trace, &job, &Plan { order: alike.to_vec(), ..plan.clone() }).await {
+                return Ok(Some(committed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The request for who goes on from what was told, where it has to be marked so.
+    fn onward(&self, told: &Told, mark: Option<&str>) -> Option<Job> {
+        let body = told.continuation(&self.job.chat, mark)?;
         Some(Job { chat: ChatRequest::read(&body).ok()?, ..self.job.clone() })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use freeway_catalog::{BodyReport, ErrorRule, Modality, RateHeader, StreamUsage};
+use freeway_catalog::{BodyReport, ErrorRule, Modality, Prefill, RateHeader, StreamUsage};
 use freeway_dialect::Dialect;
 use freeway_policy::{DataFacts, Rules};
 use freeway_types::{AccountIndex, CostClass, DeploymentIndex, Features, LimitIndex, Price, Quality};
@@ -67,6 +67,8 @@ pub struct Account {
     pub renamed: Vec<(String, String)>,
     /// How the usage of a streamed answer is had.
     pub stream_usage: StreamUsage,
+    /// How an answer that has begun is handed over, for its models to go on from it.
+    pub prefill: Prefill,
 }
 
 /// One model at one account.

@@ -64,7 +64,8 @@ fn chat(inner: &Inner, request: &Request, model: Option<&str>, ordinal: u64) -> 
                 .find(|facts| Some(facts.id.as_str()) == inner.canonical(&request.model));
             let goes_on =
                 facts.and_then(|facts| facts.features.as_ref()).is_some_and(|own| own.contains(&Feature::Prefill));
-            request.begun = request.begun.filter(|_| goes_on);
+            let repeats = inner.config.provider.prefill.as_ref().is_some_and(|prefill| prefill.repeats);
+            request.begun = request.begun.filter(|_| goes_on && !repeats);
             let manner = Manner {
                 stream: request.stream,
                 include_usage: request.include_usage,
@@ -100,6 +101,12 @@ fn admit(inner: &Inner, request: &Request, ordinal: u64) -> Result<(ChatRequest,
     // The clock is read inside the lock, so that the books see time pass in one direction.
     let arrived = lock(&inner.book).arrive(inner.clock.now(), id, demand);
     let facts = inner.config.provider.models.iter().find(|facts| facts.id == id);
+    let prefill = inner.config.provider.prefill.as_ref();
+    let is_marked_well = match (prefill.and_then(|prefill| prefill.mark.as_ref()), chat.marks.as_slice()) {
+        // Who wants a begun answer marked takes none without a mark.
+        (Some(mark), marks) => marks == std::slice::from_ref(mark) || (marks.is_empty() && chat.begun.is_none()),
+        (None, marks) => marks.is_empty(),
+    };
     let refusal = match arrived {
         Err(violation) => Refusal::Limited(violation),
         Ok(ticket) => {
@@ -107,6 +114,11 @@ fn admit(inner: &Inner, request: &Request, ordinal: u64) -> Result<(ChatRequest,
             let mut unsupported = unsupported.filter(|field| chat.fields.contains(field));
             let wanted = input.saturating_add(chat.max_output.unwrap_or(0));
             let refusal = match (unsupported.next(), facts.and_then(|facts| facts.context)) {
+                _ if !is_marked_well => Refusal::Invalid {
+                    param: Some("messages".to_owned()),
+                    message: "Invalid request: the last message must be the user's, or marked in the right way."
+                        .to_owned(),
+                },
                 (Some(field), _) => Refusal::Unsupported(field.clone()),
                 (None, Some(context)) if wanted > context => Refusal::ContextTooLong { tokens: wanted, context },
                 _ => return Ok((chat, ticket)),

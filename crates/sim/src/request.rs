@@ -47,6 +47,8 @@ pub(crate) struct ChatRequest {
     pub(crate) last_user: String,
     /// An assistant's turn at the end: an answer that has begun.
     pub(crate) begun: Option<String>,
+    /// The fields of that turn that are `true`: marks of an answer to go on from.
+    pub(crate) marks: Vec<String>,
     pub(crate) images: usize,
     pub(crate) max_output: Option<u64>,
     pub(crate) choices: usize,
@@ -133,6 +135,7 @@ impl ChatRequest {
             include_usage: options.and_then(|options| options.get("include_usage")) == Some(&Value::Bool(true)),
             text_bytes: talk.text_bytes,
             begun: (talk.last_role == "assistant").then_some(talk.last_text),
+            marks: talk.last_marks,
             last_user: talk.last_user,
             images: talk.images,
             max_output,
@@ -264,6 +267,7 @@ struct Talk {
     last_user: String,
     last_role: String,
     last_text: String,
+    last_marks: Vec<String>,
     images: usize,
 }
 
@@ -314,6 +318,9 @@ impl Talk {
             self.last_user.clone_from(&text);
         }
         self.last_text = text;
+        let fields = message.as_object().filter(|_| role == "assistant").into_iter().flatten();
+        let marks = fields.filter(|(_, value)| **value == Value::Bool(true));
+        self.last_marks = marks.map(|(name, _)| name.clone()).collect();
         Ok(())
     }
 }

@@ -43,8 +43,9 @@ pub struct Splice {
 
 #[derive(Clone, Debug)]
 enum Seam {
-    /// The answer goes on. Its first characters are held until it is clear whether they repeat the last ones told.
-    Onward { held: String },
+    /// The answer goes on. Its first characters are held until it is clear whether they repeat the last ones told, or all
+    /// of them.
+    Onward { held: String, repeats: bool },
     /// The answer is a new one: so many bytes of it were told already.
     Anew { repeated: usize },
     /// Whatever comes is new.
@@ -136,10 +137,11 @@ impl Told {
 }
 
 impl Splice {
-    /// Joins an answer that goes on from what was told. `by` is the target's name.
+    /// Joins an answer that goes on from what was told. `by` is the target's name. `repeats`: whether its provider is known
+    /// to say what was told once more, so that there is no doubt about it where it does, however short that is.
     #[must_use]
-    pub fn onward(told: Told, by: String) -> Self {
-        Self { told, by, seam: Seam::Onward { held: String::new() } }
+    pub fn onward(told: Told, by: String, repeats: bool) -> Self {
+        Self { told, by, seam: Seam::Onward { held: String::new(), repeats } }
     }
 
     /// Joins an answer to the whole question, of which what is identical was told already.
@@ -216,16 +218,20 @@ impl Seam {
                 }
                 Ok(new)
             }
-            Self::Onward { held } => {
+            Self::Onward { held, repeats } => {
                 held.push_str(said);
                 let head = held.char_indices().nth(LONGEST_OVERLAP).map(|(place, _)| place);
                 if !is_end && head.is_none() {
                     return Ok(String::new());
                 }
-                let said = std::mem::take(held);
+                let (said, repeats) = (std::mem::take(held), *repeats);
+                if repeats && let Some(new) = said.strip_prefix(told) {
+                    *self = Self::Closed;
+                    return Ok(new.to_owned());
+                }
                 // The first characters alone decide, however many more have come with them.
                 let (head, rest) = said.split_at(head.unwrap_or(said.len()));
-                if !rest.is_empty() && told.starts_with(head) && !repeats_itself(head) {
+                if !rest.is_empty() && told.starts_with(head) && (repeats || !repeats_itself(head)) {
                     // It took the begun answer for nothing, and says it all again.
                     *self = Self::Anew { repeated: head.len() };
                     return self.pass(told, rest, is_end);

@@ -98,6 +98,76 @@ async fn who_refuses_a_begun_answer_is_asked_for_a_whole_one() {
     assert!(!reply.text().contains("the last turn"), "{}", reply.text());
 }
 
+/// The last message of each request that arrived.
+fn last_messages(upstream: &Upstream) -> Vec<Value> {
+    let last =
+        |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["messages"].as_array().unwrap().last().cloned();
+    upstream.sim.log().iter().map(|entry| last(&entry.body).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begun_answer_is_marked_as_each_provider_wants_it() {
+    let facts = |mark: &str| format!("{mark}\nmodels = [{{ id = \"same\", features = [\"stream\", \"prefill\"] }}]");
+    let marks = ["", "prefill = { mark = \"prefix\" }", "prefill = { mark = \"partial\" }"];
+    let [a, b, c] = [("a", marks[0]), ("b", marks[1]), ("c", marks[2])]
+        .map(|(id, mark)| async move { Upstream::with(id, &facts(mark), |_| ()).await });
+    let (a, b, c) = (a.await, b.await, c.await);
+    a.always(&cut(4));
+    let alias = "[aliases.all]\nstrategy = \"ordered\"\ntargets = [\"a/same\", \"b/same\", \"c/same\"]\nrescue = \"continue\"\n";
+    let gateway = Gateway::start(&[&a.table(), &b.table(), &c.table(), alias].concat()).await;
+    for is_down in [false, true] {
+        if is_down {
+            b.always(r#"{"fault":"status","status":500}"#);
+        }
+        let reply = gateway.ask(&Ask::chat("all", true)).await;
+        assert!(is_whole(&reply), "{}", reply.text());
+        assert_eq!(reply.content(), WHOLE, "{}", reply.text());
+    }
+    let begun = |mark: &str| {
+        let mut begun = serde_json::json!({"role": "assistant", "content": "same heard: the "});
+        begun[mark] = Value::Bool(true);
+        begun
+    };
+    assert!(last_messages(&a).iter().all(|message| message["role"] == "user"));
+    let asked = last_messages(&b);
+    assert!(asked.len() >= 2 && asked.iter().all(|message| *message == begun("prefix")), "{asked:?}");
+    assert_eq!(last_messages(&c), [begun("partial")]);
+}
+
+/// What goes on after a cut begins with all that was said before, however short that was.
+async fn check_repeated(after_events: usize) {
+    let a = Upstream::with("a", "models = [{ id = \"same\", features = [\"stream\"] }]", |_| ()).await;
+    let facts = "prefill = { repeats = true }\nmodels = [{ id = \"same\", features = [\"stream\", \"prefill\"] }]";
+    let b = Upstream::with("b", facts, |_| ()).await;
+    let alias = "[aliases.pair]\nstrategy = \"ordered\"\ntargets = [\"a/same\", \"b/same\"]\nrescue = \"continue\"\n";
+    let gateway = Gateway::start(&[&a.table(), &b.table(), alias].concat()).await;
+    a.once(&cut(after_events));
+    let reply = gateway.ask(&Ask::chat("pair", true)).await;
+    assert!(is_whole(&reply), "{after_events}: {}", reply.text());
+    assert_eq!((reply.content().as_str(), b.asked()), (WHOLE, 1), "{after_events}: {}", reply.text());
+    assert_eq!(last_messages(&b)[0]["role"], "assistant");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_repeats_the_begun_answer_is_not_heard_twice() {
+    each(2..EVENTS, check_repeated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_known_to_refuse_a_begun_answer_is_asked_for_a_whole_one_at_once() {
+    let a = Upstream::with("a", "models = [{ id = \"same\", features = [\"stream\"] }]", |_| ()).await;
+    let facts =
+        "prefill = { mark = \"prefix\" }\nmodels = [{ id = \"same\", features = [\"stream\"], lacks = [\"prefill\"] }]";
+    let b = Upstream::with("b", facts, |_| ()).await;
+    let alias = "[aliases.pair]\nstrategy = \"ordered\"\ntargets = [\"a/same\", \"b/same\"]\nrescue = \"continue\"\n";
+    let gateway = Gateway::start(&[&a.table(), &b.table(), alias].concat()).await;
+    a.once(&cut(4));
+    let reply = gateway.ask(&Ask::chat("pair", true)).await;
+    assert!(is_whole(&reply), "{}", reply.text());
+    let asked = last_messages(&b);
+    assert_eq!((reply.content().as_str(), asked.len(), &asked[0]["role"]), (WHOLE, 1, &"user".into()), "{asked:?}");
+}
+
 /// The stream ends in an error, and `b` was asked so often.
 async fn check_told(alias: &str, body: &str, wish: Option<&str>, asked: usize) {
     let facts =

@@ -30,6 +30,7 @@ fn account(provider: &str) -> Account {
         unsupported: facts.unsupported,
         renamed: facts.renamed.into_iter().collect(),
         stream_usage: StreamUsage::Option,
+        prefill: freeway_catalog::Prefill::default(),
     }
 }
 

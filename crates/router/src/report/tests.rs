@@ -30,6 +30,7 @@ fn account(facts: &Provider) -> Account {
         unsupported: Vec::new(),
         renamed: Vec::new(),
         stream_usage: freeway_catalog::StreamUsage::Option,
+        prefill: freeway_catalog::Prefill::default(),
     }
 }
 

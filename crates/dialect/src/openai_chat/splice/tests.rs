@@ -43,7 +43,12 @@ fn joined(mut splice: Splice, pieces: &[&str]) -> Result<String, Parted> {
 }
 
 fn onward(before: &str, pieces: &[&str]) -> Result<String, Parted> {
-    joined(Splice::onward(told(before), "lab/b".to_owned()), pieces)
+    joined(Splice::onward(told(before), "lab/b".to_owned(), false), pieces)
+}
+
+/// The same of a target that is known to repeat what was told.
+fn repeating(before: &str, pieces: &[&str]) -> Result<String, Parted> {
+    joined(Splice::onward(told(before), "lab/b".to_owned(), true), pieces)
 }
 
 fn anew(before: &str, pieces: &[&str]) -> Result<String, Parted> {
@@ -63,6 +68,21 @@ fn an_answer_goes_on_without_what_it_repeats() {
         "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness";
     assert_eq!(onward(long, &[long, ", it was"]).unwrap(), ", it was", "or it says it all again");
     assert_eq!(onward("Größe: über zwölf Fuß", &["e: über zwölf Fuß, und"]).unwrap(), ", und");
+}
+
+#[test]
+fn who_is_known_to_repeat_what_was_told_is_not_heard_twice() {
+    assert_eq!(repeating("The", &["The quick"]).unwrap(), " quick");
+    assert_eq!(onward("The", &["The quick"]).unwrap(), "The quick", "which may be meant of anybody else");
+    assert_eq!(repeating("ha ha ", &["ha ", "ha ha!"]).unwrap(), "ha!");
+    let refrain = "the tide is out, ".repeat(6);
+    let again = [refrain.as_str(), "at last"];
+    assert_eq!(repeating(&refrain, &again).unwrap(), "at last");
+    assert_eq!(repeating(&refrain, &[&again.concat()]).unwrap(), "at last");
+    // It does not always, it seems.
+    assert_eq!(repeating("The", &[" quick"]).unwrap(), " quick");
+    assert_eq!(repeating("And see the quick brown", &["see the quick brown fox"]).unwrap(), " fox");
+    assert_eq!(repeating(&refrain, &[&refrain[..80], "and so on and so on"]), Err(Parted));
 }
 
 #[test]
@@ -93,7 +113,7 @@ fn what_is_no_plain_text_cannot_be_continued() {
     let mut ended = told("text");
     ended.note(&chunk("", Some("stop")));
     assert!(!ended.can_be_continued());
-    let mut splice = Splice::onward(told("text"), "lab/b".to_owned());
+    let mut splice = Splice::onward(told("text"), "lab/b".to_owned(), false);
     let call = br#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"a"}]}}]}"#;
     assert_eq!(splice.pass(call), Err(Parted));
 }
@@ -124,6 +144,7 @@ proptest! {
         after in "[a-c é]{0,90}",
         cuts in prop::collection::vec(0..200_usize, 0..8),
         is_new in any::<bool>(),
+        repeats in any::<bool>(),
     ) {
         let start = before.char_indices().rev().nth(again).map_or(0, |(place, _)| place);
         let whole = if is_new { format!("{before}{after}") } else { format!("{}{after}", &before[start..]) };
@@ -132,7 +153,11 @@ proptest! {
         cuts.dedup();
         let ends = cuts.iter().copied().chain([whole.len()]);
         let pieces: Vec<&str> = std::iter::once(0).chain(cuts.iter().copied()).zip(ends).map(|(from, to)| &whole[from..to]).collect();
-        let play = |pieces: &[&str]| if is_new { anew(&before, pieces) } else { onward(&before, pieces) };
+        let play = |pieces: &[&str]| match (is_new, repeats) {
+            (true, _) => anew(&before, pieces),
+            (false, true) => repeating(&before, pieces),
+            (false, false) => onward(&before, pieces),
+        };
         let (one, many) = (play(&[&whole]), play(&pieces));
         prop_assert_eq!(&one, &many);
         if is_new {
