@@ -1,26 +1,24 @@
 //! From sections to the valid form: one snapshot, its endpoints and its limits.
 
+mod aliases;
+mod settings;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use freeway_catalog::{Catalog, Model, validate};
-use freeway_policy::{ClientKeyRule, Rules, Tier};
 use freeway_quota::LimitSpec;
-use freeway_router::{Alias, Deployment, Prices, Risk, Snapshot, Strategy, risks};
-use freeway_types::{
-    AccountIndex, CostClass, DataClass, DeploymentIndex, Group, LimitIndex, Metric, Quality, Secret, Timestamp,
-};
-use freeway_upstream::{Proxy, Roots};
+use freeway_router::{Deployment, Prices, Risk, Snapshot, risks};
+use freeway_types::{AccountIndex, CostClass, DeploymentIndex, LimitIndex, Metric, Quality, Timestamp};
 
-use crate::check::{Document, suggestion};
+use crate::check::Document;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::outbound;
 use crate::provider::{self, Endpoint, Resolved, features, prices, units};
-use crate::raw::{AliasSection, ProviderSection, Raw, Rescue, StrategyName};
-use crate::reference::{Surroundings, secret};
+use crate::raw::{ProviderSection, Raw, StrategyName};
+use crate::reference::Surroundings;
 use crate::schema::{provider_schema, schema};
+
+pub use settings::{ClientKeySetting, Settings, StoreUrl};
 
 /// A configuration that can be used.
 pub struct Loaded {
@@ -34,47 +32,6 @@ pub struct Loaded {
     pub limits: Vec<LimitSpec>,
     /// What was found, for the operator.
     pub found: Vec<Found>,
-}
-
-/// The gateway itself.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// The operator's keys.
-    pub keys: Vec<Secret>,
-    /// The clients' keys, in the order of the snapshot's rules.
-    pub client_keys: Vec<ClientKeySetting>,
-    /// Where the ledger is kept.
-    pub store: StoreUrl,
-    /// How long requests are remembered.
-    pub retention: Duration,
-    /// How long requests under way may go on once the gateway stops.
-    pub drain: Duration,
-    /// Requests that are served at the same time.
-    pub max_requests: u32,
-    /// Threads that serve requests; `None`: by the number of cores.
-    pub threads: Option<u16>,
-    /// Root certificates beside the built-in ones.
-    pub roots: Roots,
-}
-
-/// A client's key.
-#[derive(Clone, Debug)]
-pub struct ClientKeySetting {
-    /// Its name.
-    pub name: String,
-    /// The key.
-    pub key: Secret,
-}
-
-/// Where the ledger is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// In a file.
-    File(PathBuf),
-    /// Nowhere: it is gone with the process.
-    Memory,
 }
 
 /// One provider that was found, or left out.
@@ -270,139 +227,6 @@ impl Resolver<'_> {
         }
     }
 
-    fn settings(&mut self, raw: &Raw) -> Option<Settings> {
-        let listen = raw.server.listen.as_deref().unwrap_or("127.0.0.1:8080");
-        let address: Option<SocketAddr> = listen.replace("localhost", "127.0.0.1").parse().ok();
-        if address.is_none() {
-            let help = "write an address and a port, such as 127.0.0.1:8080 or [::1]:8080";
-            self.wrong(
-                &["server", "listen"],
-                format!("`{listen}` is not an address to listen on"),
-                Some(help.to_owned()),
-            );
-        }
-        let mut keys = Vec::new();
-        for (position, reference) in raw.server.keys.iter().enumerate() {
-            match secret(reference, self.surroundings) {
-                Ok(key) => keys.push(key),
-                Err(missing) => {
-                    self.wrong(&["server", "keys", &position.to_string()], missing.message(), Some(missing.help()));
-                }
-            }
-        }
-        let mut client_keys = Vec::new();
-        for (name, section) in &raw.client_keys {
-            match secret(&section.key, self.surroundings) {
-                Ok(key) => client_keys.push(ClientKeySetting { name: name.clone(), key }),
-                Err(missing) => self.wrong(&["client_keys", name, "key"], missing.message(), Some(missing.help())),
-            }
-        }
-        if !client_keys.is_empty() && keys.is_empty() && raw.server.keys.is_empty() {
-            let help = "without one, nobody could use the operator's API".to_owned();
-            self.wrong(&["client_keys"], "client keys need an operator's key in `[server] keys`", Some(help));
-        }
-        if let Some(listen) = address
-            && !listen.ip().is_loopback()
-            && raw.server.keys.is_empty()
-        {
-            let help = "set `keys` in [server], or listen on 127.0.0.1".to_owned();
-            self.wrong(&["server", "listen"], "others can reach this address, and no key is set", Some(help));
-        }
-        let store = self.store(raw.store.url.as_deref().unwrap_or("sqlite:freeway.db"));
-        let days = raw.store.retention_days.unwrap_or(90);
-        let retention = Duration::from_secs(u64::from(days) * 86_400);
-        let drain = Duration::from_secs(u64::from(raw.server.drain_seconds.unwrap_or(30)));
-        let max_requests = raw.server.max_requests.unwrap_or(12_000);
-        let threads = raw.server.threads;
-        let roots = raw.server.ca_file.as_deref().map(|path| outbound::roots(path, self.surroundings)).transpose();
-        let roots = roots.unwrap_or_else(|(message, help)| {
-            self.wrong(&["server", "ca_file"], message, Some(help));
-            None
-        });
-        let roots = roots.unwrap_or_default();
-        Some(Settings {
-            listen: address?,
-            keys,
-            client_keys,
-            store: store?,
-            retention,
-            drain,
-            max_requests,
-            threads,
-            roots,
-        })
-    }
-
-    fn proxy(&mut self, path: &[&str], text: Option<&str>) -> Option<Proxy> {
-        outbound::proxy(text?, self.surroundings).unwrap_or_else(|(message, help)| {
-            self.wrong(path, message, Some(help));
-            None
-        })
-    }
-
-    fn store(&mut self, url: &str) -> Option<StoreUrl> {
-        match url.split_once(':') {
-            Some(("sqlite", ":memory:")) => Some(StoreUrl::Memory),
-            Some(("sqlite", path)) if !path.is_empty() => Some(StoreUrl::File(self.surroundings.folder.join(path))),
-            Some(("postgres" | "postgresql", _)) => {
-                let help = "there is sqlite:PATH".to_owned();
-                self.wrong(&["store", "url"], "PostgreSQL is not supported yet", Some(help));
-                None
-            }
-            _ => {
-                let help = "write sqlite:PATH or sqlite::memory:".to_owned();
-                self.wrong(&["store", "url"], format!("`{url}` is not a place for the ledger"), Some(help));
-                None
-            }
-        }
-    }
-
-    fn rules(&mut self, raw: &Raw) -> Rules {
-        let tier = |name: &str, order: &[Group], value: f64, wait: u64| Tier {
-            name: name.to_owned(),
-            order: order.to_vec(),
-            value,
-            wait: Duration::from_secs(wait),
-        };
-        let mut tiers = vec![
-            tier("critical", &[Group::Paid, Group::Free], 10.0, 0),
-            tier("standard", &[Group::Free, Group::Paid], 3.0, 0),
-            tier("batch", &[Group::Free], 1.0, 30),
-        ];
-        for (name, section) in &raw.tiers {
-            if section.order.as_ref().is_some_and(Vec::is_empty) {
-                self.wrong(&["tiers", name, "order"], "a tier without groups could use nothing", None);
-            }
-            if section.value.is_some_and(|value| !(0.0..=1e9).contains(&value)) {
-                self.wrong(&["tiers", name, "value"], "a value is a number from 0 to 1,000,000,000", None);
-            }
-            let position = tiers.iter().position(|tier| tier.name == *name).unwrap_or_else(|| {
-                tiers.push(tier(name, &[Group::Free, Group::Paid], 3.0, 0));
-                tiers.len() - 1
-            });
-            if let Some(order) = &section.order {
-                tiers[position].order.clone_from(order);
-            }
-            tiers[position].value = section.value.unwrap_or(tiers[position].value);
-        }
-        tiers.sort_by(|one, other| other.value.total_cmp(&one.value).then_with(|| one.name.cmp(&other.name)));
-        let names: Vec<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();
-        let mut client_keys = Vec::new();
-        for (name, section) in &raw.client_keys {
-            if let Some(tier) = &section.tier
-                && !names.contains(&tier.as_str())
-            {
-                self.wrong(
-                    &["client_keys", name, "tier"],
-                    format!("there is no tier `{tier}`"),
-                    Some(suggestion(tier, &names)),
-                );
-            }
-            client_keys.push(ClientKeyRule { name: name.clone(), tier: section.tier.clone(), data: section.data });
-        }
-        Rules { data: raw.server.data.unwrap_or(DataClass::Public), client_keys, tiers }
-    }
-
     fn account(&mut self, id: &str, section: &ProviderSection, catalog: &Catalog) -> Option<Resolved> {
         if id.is_empty() || id.contains('/') {
             self.wrong(
@@ -546,92 +370,6 @@ impl Resolver<'_> {
         parts.limit_names.insert(spec.name.clone(), index);
         parts.limits.push(spec);
         index
-    }
-
-    fn alias(
-        &mut self,
-        name: &str,
-        section: &AliasSection,
-        raw: &Raw,
-        accounts: &[Resolved],
-        parts: &mut Parts,
-    ) -> Alias {
-        if name == "auto" {
-            self.wrong(
-                &["aliases", name],
-                "`auto` stands for any model already",
-                Some("choose another name".to_owned()),
-            );
-        }
-        if section.targets.is_empty() {
-            self.wrong(&["aliases", name, "targets"], format!("the alias `{name}` has no targets"), None);
-        }
-        let mut targets = Vec::new();
-        for (position, target) in section.targets.iter().enumerate() {
-            let place = position.to_string();
-            let path = ["aliases", name, "targets", place.as_str()];
-            let Some((provider, model)) = target.split_once('/') else {
-                let names: Vec<&str> = parts.deployments.iter().map(|deployment| deployment.name.as_str()).collect();
-                self.wrong(
-                    &path,
-                    format!("`{target}` is not a target: write provider/model"),
-                    Some(suggestion(target, &names)),
-                );
-                continue;
-            };
-            let Some(account) = accounts.iter().position(|account| account.account.id == provider) else {
-                if !raw.providers.contains_key(provider) {
-                    let names: Vec<&str> = raw.providers.keys().map(String::as_str).collect();
-                    self.wrong(&path, format!("there is no provider `{provider}`"), Some(suggestion(provider, &names)));
-                }
-                continue;
-            };
-            let known =
-                parts.deployments.iter().position(|deployment| deployment.name == *target).map(DeploymentIndex::new);
-            let by_other_id = || {
-                let found = parts.other_ids.iter().find(|(index, id)| {
-                    id == model && parts.deployments[index.get()].account == AccountIndex::new(account)
-                });
-                found.map(|(index, _)| *index)
-            };
-            let index = known.or_else(by_other_id).unwrap_or_else(|| {
-                // Lists of models are never complete: a name that is not in them is the user's word.
-                let model = Model { id: model.to_owned(), ..Model::default() };
-                self.deployment(AccountIndex::new(account), &accounts[account], &model, parts)
-            });
-            if !targets.contains(&index) {
-                targets.push(index);
-            }
-        }
-        let mut equivalents = Vec::new();
-        for (position, equivalent) in section.equivalents.iter().enumerate() {
-            match section.targets.iter().position(|target| target == equivalent).and_then(|place| targets.get(place)) {
-                Some(index) => equivalents.push(*index),
-                None => {
-                    let names: Vec<&str> = section.targets.iter().map(String::as_str).collect();
-                    let path = ["aliases", name, "equivalents", &position.to_string()];
-                    let what = format!("`{equivalent}` is no target of the alias `{name}`");
-                    self.wrong(&path, what, Some(suggestion(equivalent, &names)));
-                }
-            }
-        }
-        Alias {
-            rescue: match section.rescue {
-                Some(Rescue::Continue) => freeway_router::Rescue::Continue,
-                Some(Rescue::Restart) => freeway_router::Rescue::Restart,
-                Some(Rescue::Fail) | None => freeway_router::Rescue::Fail,
-            },
-            equivalents,
-            targets,
-            strategy: match section.strategy {
-                Some(StrategyName::Ordered) => Strategy::Ordered,
-                Some(StrategyName::Cheapest) => Strategy::Cheapest,
-                Some(StrategyName::Headroom) => Strategy::Headroom,
-                Some(StrategyName::Fastest | StrategyName::Price) | None => Strategy::default(),
-            },
-            min_quality: section.min_quality.unwrap_or(Quality::LOWEST),
-            drop_unsupported: section.drop_unsupported,
-        }
     }
 }
 
