@@ -105,6 +105,7 @@ fn each_flaw_of_an_opening() {
     let table = [
         (events(&[ROLE, r#"{"error":{"message":"boom"}}"#]), Flaw::Error),
         (format!("event: error\n{}", events(&[r#"{"message":"boom"}"#])), Flaw::Error),
+        (format!("event: error\n{}", events(&[r#"{"code":500}"#])), Flaw::Error),
         (events(&[r#"{"choices":[{"delta":{"content":"hi"},"finish_reason":"error"}]}"#]), Flaw::EndedInError),
         (events(&[ROLE, "[DONE]"]), none),
         (events(&["[DONE]"]), none),
