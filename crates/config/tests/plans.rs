@@ -233,3 +233,23 @@ fn a_large_output_cap_is_possible_and_not_expected() {
     check(r#","max_tokens":30"#, (30, 30));
     check(r#","max_tokens":3000,"n":2"#, (2_000, 6_000));
 }
+
+#[test]
+fn equivalents_are_found_by_name_whatever_stands_before_them() {
+    let model = |id: &str| format!("[[providers.lab.models]]\nid = \"{id}\"\n");
+    let config = format!(
+        "[providers.lab]\nbase_url = \"http://127.0.0.1:9/v1\"\nkeys = [\"sk-test-lab\"]\ncost = \"free\"\n{}{}{}\
+         [aliases.smart]\ntargets = [\"lab/a\", \"lab/a\", \"lab/b\", \"lab/c\"]\nequivalents = [\"lab/b\"]\n",
+        model("a"),
+        model("b"),
+        model("c"),
+    );
+    let surroundings = Surroundings { variable: &|_| None, folder: Path::new("."), now: NOW };
+    let loaded = load("freeway.toml", Some(&config), &surroundings).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let alias = &loaded.snapshot.aliases["smart"];
+    let names = |indices: &[DeploymentIndex]| -> Vec<String> {
+        indices.iter().map(|index| loaded.snapshot.deployment(*index).name.clone()).collect()
+    };
+    assert_eq!(names(&alias.targets), ["lab/a", "lab/b", "lab/c"]);
+    assert_eq!(names(&alias.equivalents), ["lab/b"]);
+}

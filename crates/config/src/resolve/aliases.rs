@@ -29,6 +29,8 @@ impl Resolver<'_> {
             self.wrong(&["aliases", name, "targets"], format!("the alias `{name}` has no targets"), None);
         }
         let mut targets = Vec::new();
+        // Each target as it is written, with what it stands for.
+        let mut written: Vec<(&str, DeploymentIndex)> = Vec::new();
         for (position, target) in section.targets.iter().enumerate() {
             let place = position.to_string();
             let path = ["aliases", name, "targets", place.as_str()];
@@ -61,14 +63,15 @@ impl Resolver<'_> {
                 let model = Model { id: model.to_owned(), ..Model::default() };
                 self.deployment(AccountIndex::new(account), &accounts[account], &model, parts)
             });
+            written.push((target, index));
             if !targets.contains(&index) {
                 targets.push(index);
             }
         }
         let mut equivalents = Vec::new();
         for (position, equivalent) in section.equivalents.iter().enumerate() {
-            match section.targets.iter().position(|target| target == equivalent).and_then(|place| targets.get(place)) {
-                Some(index) => equivalents.push(*index),
+            match written.iter().find(|(target, _)| target == equivalent) {
+                Some((_, index)) => equivalents.push(*index),
                 None => {
                     let names: Vec<&str> = section.targets.iter().map(String::as_str).collect();
                     let path = ["aliases", name, "equivalents", &position.to_string()];
