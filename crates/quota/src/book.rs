@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use freeway_catalog::{Charges, Counts};
 use freeway_types::{LimitIndex, Metric, Now, Timestamp, Usage, Usd};
 
-use crate::COUNT_LAG;
 use crate::counter::Counted;
 use crate::demand::{Demand, used};
 use crate::entry::Entry;
+use crate::margins::Margins;
 use crate::skew::Offset;
 use crate::spec::LimitSpec;
 use targets::Enlisted;
@@ -28,6 +28,7 @@ use securing::Bounds;
 #[derive(Debug, Default)]
 pub struct Book {
     limits: Vec<Entry>,
+    margins: Margins,
     targets: Vec<Enlisted>,
     reservations: Vec<Option<Reservation>>,
     free: Vec<usize>,
@@ -114,8 +115,14 @@ impl Book {
     /// A book in which nothing is used.
     #[must_use]
     pub fn new(specs: Vec<LimitSpec>, now: Now) -> Self {
-        let limits = specs.into_iter().map(|spec| Entry::new(spec, now)).collect();
-        Self { limits, ..Self::default() }
+        Self::with_margins(specs, Margins::LIVE, now)
+    }
+
+    /// A book in which nothing is used, and that leaves room for other margins than the live gateway's.
+    #[must_use]
+    pub fn with_margins(specs: Vec<LimitSpec>, margins: Margins, now: Now) -> Self {
+        let limits = specs.into_iter().map(|spec| Entry::new(spec, margins, now)).collect();
+        Self { limits, margins, ..Self::default() }
     }
 
     /// Whether a limit of this name is counted in the way that `spec` says.
@@ -131,7 +138,7 @@ impl Book {
         let adopt = |spec: LimitSpec| {
             let known = self.limits.iter_mut().position(|entry| entry.spec.name == spec.name);
             let Some(place) = known else {
-                let mut entry = Entry::new(spec, now);
+                let mut entry = Entry::new(spec, self.margins, now);
                 self.bounds.take_up(&mut entry);
                 self.limits.push(entry);
                 return LimitIndex::new(self.limits.len() - 1);
@@ -158,7 +165,10 @@ impl Book {
             entry.refresh(now);
             let Some(amount) = entry.spec.amount else { continue };
             entry.counter.advance(&entry.spec, now);
-            let need = demand.room(&entry.spec, amount);
+            let need = match self.margins.are_estimates {
+                true => demand.room(&entry.spec, amount),
+                false => demand.amount(&entry.spec),
+            };
             let left = entry.left(amount, now);
             let Entry { spec, counter, evidence, .. } = entry;
             if need <= left {
@@ -214,11 +224,11 @@ impl Book {
         Ok(ReservationId { place, generation: self.generation })
     }
 
-    /// The request is written to its last byte: it will have been counted [`COUNT_LAG`] from now, if the machine does not
+    /// The request is written to its last byte: it will have been counted one [lag](Margins::lag) from now, if the machine does not
     /// sleep meanwhile. That it does not is seen by a book that is asked something every second or two.
     pub fn written(&mut self, id: ReservationId, now: Now) {
         if self.get(id).is_some_and(|reservation| reservation.receipt.is_none()) {
-            self.written.push_back((now.after(COUNT_LAG), id));
+            self.written.push_back((now.after(self.margins.lag), id));
         }
     }
 
@@ -233,7 +243,7 @@ impl Book {
     pub fn settle(&mut self, id: ReservationId, now: Now, actual: &Actual) -> Option<Now> {
         self.pass_receipts(now);
         let reservation = self.take(id)?;
-        let receipt = reservation.receipt.unwrap_or_else(|| now.after(COUNT_LAG));
+        let receipt = reservation.receipt.unwrap_or_else(|| now.after(self.margins.lag));
         for Held { limit, amount: held, .. } in reservation.held {
             let entry = &mut self.limits[limit.get()];
             let Entry { spec, counter, .. } = entry;
@@ -243,7 +253,7 @@ impl Book {
             }
             counter.unhold(held);
             let amount = settled(spec, held, actual);
-            let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(COUNT_LAG) };
+            let receipt = if spec.metric == Metric::Requests { receipt } else { now.after(self.margins.lag) };
             entry.count(amount, Counted::between(reservation.dispatched, receipt, now), now);
         }
         Some(receipt)
@@ -271,7 +281,7 @@ impl Book {
         {
             return;
         }
-        let when = Counted::before(dispatched, counted, now.after(COUNT_LAG), now);
+        let when = Counted::before(dispatched, counted, now.after(self.margins.lag), now);
         counter.count(spec, amount, when, now);
     }
 
@@ -286,11 +296,11 @@ impl Book {
     /// Turns "written and long enough ago" into "counted".
     fn pass_receipts(&mut self, now: Now) {
         let last = self.seen.replace(now);
-        if last.is_some_and(|last| now.monotonic.since(last.monotonic) > COUNT_LAG) {
+        if last.is_some_and(|last| now.monotonic.since(last.monotonic) > self.margins.lag) {
             // The machine may have slept, and what was written may lie in its memory still.
             for (deadline, _) in &mut self.written {
                 if deadline.monotonic <= now.monotonic {
-                    *deadline = now.after(COUNT_LAG);
+                    *deadline = now.after(self.margins.lag);
                 }
             }
         }

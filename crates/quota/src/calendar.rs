@@ -23,8 +23,6 @@ use crate::counter::Counted;
 use crate::skew::{DRIFT_PPM, Offset, alignment};
 use crate::spec::Civil;
 
-/// The most that a provider's clock is assumed to differ from ours before it is learned.
-const MOST_SLACK: Duration = Duration::from_secs(1);
 /// A wall clock that stands otherwise against the monotonic one by more than this was set: more than it takes to read
 /// both, less than any slack.
 const STEP_MICROS: i64 = 5_000;
@@ -50,6 +48,8 @@ pub(crate) struct Calendar {
     settings: Vec<Setting>,
     /// What is known of the provider's clock.
     offset: Option<Offset>,
+    /// The most that it is assumed to differ from ours before it is learned.
+    skew: Duration,
     pub(crate) in_flight: u64,
 }
 
@@ -71,9 +71,9 @@ struct Count {
 
 impl Calendar {
     /// Nothing is counted. The wall clock at `now` may be right, as may be what it is set to later.
-    pub(crate) fn new(now: Now) -> Self {
+    pub(crate) fn new(skew: Duration, now: Now) -> Self {
         let settings = vec![Setting { alignment: alignment(now), seen: now.monotonic }];
-        Self { counted: BTreeMap::new(), near: Vec::new(), settings, offset: None, in_flight: 0 }
+        Self { counted: BTreeMap::new(), near: Vec::new(), settings, offset: None, skew, in_flight: 0 }
     }
 
     /// One by the same clock, in which nothing is counted.
@@ -167,7 +167,7 @@ impl Calendar {
         let learned = self.offset.and_then(|offset| offset.at(at));
         let learned = learned
             .map(|(earliest, latest)| (earliest.saturating_sub(MARGIN_MICROS), latest.saturating_add(MARGIN_MICROS)));
-        let (slack, here) = (slack_micros(civil), alignment(at));
+        let (slack, here) = (self.slack_micros(civil), alignment(at));
         let assumed = (-slack, slack);
         let mut others = [None; MOST_SETTINGS];
         if learned.is_none() {
@@ -180,6 +180,15 @@ impl Calendar {
             }
         }
         std::iter::once(learned.unwrap_or(assumed)).chain(others.into_iter().flatten())
+    }
+
+    /// How far a boundary may be from where our clock sees it, before the provider's is learned.
+    fn slack_micros(&self, civil: Civil) -> i64 {
+        let slack = match civil {
+            Civil::Multiple(length) => self.skew.min(length / 50),
+            Civil::Day | Civil::Week | Civil::Month => self.skew,
+        };
+        i64::try_from(slack.as_micros()).unwrap_or(i64::MAX)
     }
 
     /// Notes how the wall clock is set.
@@ -203,7 +212,7 @@ impl Calendar {
         self.observe(to);
         let (earliest, latest) = if self.offset.is_none() && self.settings.len() == 1 {
             // What follows from a clock that was never set, which is what a plan asks for each of its candidates.
-            let slack = slack_micros(civil);
+            let slack = self.slack_micros(civil);
             (-slack, slack)
         } else {
             let mut reaches = self.reaches(from, civil);
@@ -247,14 +256,6 @@ fn windows(
         (*start > from).then(|| window(start.before(Duration::from_micros(1)), civil, zone))
     };
     std::iter::successors(Some(last), before).take(MOST_NEAR)
-}
-
-fn slack_micros(civil: Civil) -> i64 {
-    let slack = match civil {
-        Civil::Multiple(length) => MOST_SLACK.min(length / 50),
-        Civil::Day | Civil::Week | Civil::Month => MOST_SLACK,
-    };
-    i64::try_from(slack.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn shifted(instant: Timestamp, micros: i64) -> Timestamp {

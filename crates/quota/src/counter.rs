@@ -7,6 +7,7 @@ use freeway_types::{Monotonic, Now, Timestamp};
 use crate::COUNT_LAG;
 use crate::bucket::Bucket;
 use crate::calendar::Calendar;
+use crate::margins::Margins;
 use crate::purse::Purse;
 use crate::rolling::Rolling;
 use crate::skew::Offset;
@@ -95,12 +96,12 @@ impl Counted {
 }
 
 impl Counter {
-    pub(crate) fn new(spec: &LimitSpec, now: Now) -> Self {
+    pub(crate) fn new(spec: &LimitSpec, margins: Margins, now: Now) -> Self {
         match &spec.rule {
-            Rule::Rolling(_) => Self::Rolling(Rolling::default()),
+            Rule::Rolling(_) => Self::Rolling(Rolling::new(margins.in_steps)),
             Rule::Bucket(window) => Self::Bucket(Bucket::full(spec.amount.unwrap_or(u64::MAX), *window, now.monotonic)),
-            Rule::Calendar(..) => Self::Calendar(Calendar::new(now)),
-            Rule::Never(grants) => Self::Purse(Purse::unspent(grants.len())),
+            Rule::Calendar(..) => Self::Calendar(Calendar::new(margins.skew, now)),
+            Rule::Never(grants) => Self::Purse(Purse::unspent(grants.len(), margins)),
             Rule::Concurrency => Self::Concurrency(Rolling::default()),
         }
     }
@@ -135,10 +136,10 @@ impl Counter {
     }
 
     /// One of the same kind in which nothing is counted. Of a calendar, what is known of the provider's clock stays.
-    pub(crate) fn emptied(&self, spec: &LimitSpec, now: Now) -> Self {
+    pub(crate) fn emptied(&self, spec: &LimitSpec, margins: Margins, now: Now) -> Self {
         match self {
             Self::Calendar(calendar) => Self::Calendar(calendar.emptied()),
-            _ => Self::new(spec, now),
+            _ => Self::new(spec, margins, now),
         }
     }
 

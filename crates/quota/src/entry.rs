@@ -10,6 +10,7 @@ use crate::counter::{Counted, Counter};
 use crate::demand::Demand;
 use crate::drift::Drift;
 use crate::learn::{Evidence, Size};
+use crate::margins::Margins;
 use crate::pace::Recent;
 use crate::report::{Report, ReportSource};
 use crate::skew::Offset;
@@ -24,6 +25,7 @@ pub(crate) struct Entry {
     /// Whose it is, of a limit that nobody declared: a target or an account.
     pub(crate) owner: Option<String>,
     pub(crate) counter: Counter,
+    margins: Margins,
     /// What answers have said of its boundary.
     drift: Drift,
     /// While its boundary has moved: how it is documented to come back, and an empty count of that kind.
@@ -35,15 +37,15 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(spec: LimitSpec, now: Now) -> Self {
-        let (counter, recent) = (Counter::new(&spec, now), Recent::new(now.monotonic));
+    pub(crate) fn new(spec: LimitSpec, margins: Margins, now: Now) -> Self {
+        let (counter, recent) = (Counter::new(&spec, margins, now), Recent::new(now.monotonic));
         let (declared, drift, evidence) = (spec.amount, Drift::default(), Evidence::default());
-        Self { declared, owner: None, counter, drift, aside: None, evidence, recent, blocks: None, spec }
+        Self { declared, owner: None, counter, margins, drift, aside: None, evidence, recent, blocks: None, spec }
     }
 
     /// One that nobody declared, of which nothing is counted yet.
-    pub(crate) fn shown(spec: LimitSpec, shown: &Shown, now: Now) -> Self {
-        let mut entry = Self { owner: Some(shown.owner.clone()), ..Self::new(spec, now) };
+    pub(crate) fn shown(spec: LimitSpec, shown: &Shown, margins: Margins, now: Now) -> Self {
+        let mut entry = Self { owner: Some(shown.owner.clone()), ..Self::new(spec, margins, now) };
         entry.evidence.restore(shown.size);
         entry.resize(now);
         entry
@@ -144,8 +146,8 @@ impl Entry {
         let (spec, mut counter, aside) = match self.aside.take() {
             None => {
                 let spec = self.spec.slid();
-                let aside = (self.spec.rule.clone(), self.counter.emptied(&self.spec, now));
-                let counter = Counter::new(&spec, now);
+                let aside = (self.spec.rule.clone(), self.counter.emptied(&self.spec, self.margins, now));
+                let counter = Counter::new(&spec, self.margins, now);
                 (spec, counter, Some(aside))
             }
             Some((rule, counter)) => (LimitSpec { rule, moved: false, ..self.spec.clone() }, counter, None),
@@ -181,7 +183,7 @@ impl Entry {
         } else {
             // It counts in another way now. What is in flight is still held.
             let held = self.counter.in_flight();
-            (self.counter, self.drift, self.aside) = (Counter::new(&spec, now), Drift::default(), None);
+            (self.counter, self.drift, self.aside) = (Counter::new(&spec, self.margins, now), Drift::default(), None);
             self.forget_bounds();
             self.counter.hold(held);
             self.spec = spec;

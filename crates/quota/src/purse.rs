@@ -6,26 +6,22 @@
 //! Which credit pays does not depend on the order in which charges are booked,
 //! because whatever may pay for a later charge may also pay for an earlier one.
 
-use std::time::Duration;
-
 use freeway_types::Timestamp;
 
-use crate::COUNT_LAG;
+use crate::margins::Margins;
 use crate::spec::Grant;
-
-/// The most that the provider's clock is assumed to differ from ours.
-const SLACK: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Purse {
     /// What was charged to each grant, in the order in which they lapse.
     used: Vec<u64>,
+    margins: Margins,
     pub(crate) in_flight: u64,
 }
 
 impl Purse {
-    pub(crate) fn unspent(grants: usize) -> Self {
-        Self { used: vec![0; grants], in_flight: 0 }
+    pub(crate) fn unspent(grants: usize, margins: Margins) -> Self {
+        Self { used: vec![0; grants], margins, in_flight: 0 }
     }
 
     /// What may still be sent now.
@@ -37,7 +33,8 @@ impl Purse {
     /// What is left of one grant, not counting what is in flight.
     pub(crate) fn left_of(&self, grants: &[Grant], place: usize, now: Timestamp) -> u64 {
         // A request that is sent now must be counted before the grant lapses.
-        if grants[place].is_live(now.after(COUNT_LAG).after(SLACK)) { self.room(grants, place) } else { 0 }
+        let counted = now.after(self.margins.lag).after(self.margins.skew);
+        if grants[place].is_live(counted) { self.room(grants, place) } else { 0 }
     }
 
     /// What was ever charged to one grant.
@@ -52,7 +49,7 @@ impl Purse {
 
     /// Books units that were counted at some instant from `dispatched` to `receipt`.
     pub(crate) fn count(&mut self, amount: u64, grants: &[Grant], dispatched: Timestamp, receipt: Timestamp) {
-        let (from, to) = (dispatched.before(SLACK), receipt.after(SLACK));
+        let (from, to) = (dispatched.before(self.margins.skew), receipt.after(self.margins.skew));
         let early = self.shares(amount, grants, from);
         if grants.iter().any(|grant| grant.is_live(from) != grant.is_live(to)) {
             let late = self.shares(amount, grants, to);
@@ -110,7 +107,7 @@ mod tests {
     }
 
     fn spent(charges: &[(u64, i64)]) -> Purse {
-        let mut purse = Purse::unspent(3);
+        let mut purse = Purse::unspent(3, Margins::LIVE);
         for (amount, secs) in charges {
             purse.count(*amount, &grants(), at(*secs), at(*secs));
         }

@@ -20,6 +20,8 @@ const STEPS: u32 = 64;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rolling {
+    /// Whether each charge of a large log is remembered by itself, too.
+    is_exact: bool,
     /// Units that come back at each instant.
     returns: BTreeMap<Monotonic, u64>,
     /// Their sum.
@@ -29,6 +31,11 @@ pub(crate) struct Rolling {
 }
 
 impl Rolling {
+    /// One in which nothing is counted. `in_steps`: whether the charges of a large one may leave it in steps.
+    pub(crate) fn new(in_steps: bool) -> Self {
+        Self { is_exact: !in_steps, ..Self::default() }
+    }
+
     pub(crate) fn advance(&mut self, now: Monotonic) {
         while let Some(entry) = self.returns.first_entry() {
             if *entry.key() > now {
@@ -48,7 +55,7 @@ impl Rolling {
             return;
         }
         let mut returns = receipt.after(with_drift(window));
-        if limit > EXACT {
+        if limit > EXACT && !self.is_exact {
             let step = u64::try_from((window / STEPS).as_micros()).unwrap_or(u64::MAX).max(1);
             returns = Monotonic::from_micros(returns.as_micros().div_ceil(step).saturating_mul(step));
         }

@@ -206,7 +206,7 @@ impl Book {
     /// Puts a limit that nobody declared in its place, empty, and holds what is in flight of it.
     fn make(&mut self, shown: &Shown, now: Now) -> Option<LimitIndex> {
         let spec = shown.spec();
-        let mut entry = Entry::shown(spec, shown, now);
+        let mut entry = Entry::shown(spec, shown, self.margins, now);
         self.bounds.take_up(&mut entry);
         let of_name = self.limits.iter().position(|known| known.spec.name == entry.spec.name);
         let place = match of_name {
