@@ -20,6 +20,7 @@ mod report;
 mod sketch;
 mod snapshot;
 mod strategy;
+mod waiting;
 
 pub use backing::{Risk, RiskKind, risks};
 pub use calibration::{Calibration, Expectation, INPUTS, Learned, OUTPUTS, Rate, Sample, Shape};
@@ -31,3 +32,4 @@ pub use refusal::{Domain, Meaning, PauseOrder, Refusal, Remedy, Scope, read_refu
 pub use report::{Said, read_headers, read_quota_endpoint, read_refusal_report};
 pub use snapshot::{Account, Alias, Deployment, NameError, Named, Prices, Rescue, Snapshot};
 pub use strategy::Strategy;
+pub use waiting::{Desk, Place, Size, Unserved, Waiting};
