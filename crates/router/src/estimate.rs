@@ -9,6 +9,8 @@
 //! that templates put around one. Tools are counted twice, since templates write them out anew and may indent them.
 //! It does *not* hold where a provider adds text of its own beyond the allowances below, for a tokenizer that knows
 //! neither bytes nor Unicode's forms C and KC, and for a picture that a provider takes for more than is set aside.
+//!
+//! Of a request whose input is known, in tokens, nothing is estimated: a simulation plans for such.
 
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_quota::{Bound, Demand};
@@ -36,7 +38,8 @@ const MOST_OUTPUT: u64 = 32_768;
 pub fn demand(request: &ChatRequest, deployment: &Deployment, expectation: Expectation) -> Demand {
     let strict = strict_input(request);
     let attachments = request.attachments.saturating_mul(TOKENS_PER_ATTACHMENT);
-    let expected = expectation.input.tokens(request.text.bytes, strict).saturating_add(attachments);
+    let estimated = || expectation.input.tokens(request.text.bytes, strict).saturating_add(attachments);
+    let expected = request.input_tokens.unwrap_or_else(estimated);
     let input = Bound { expected, most: strict.max(expected) };
     let cap = request.max_output.into_iter().chain(deployment.max_output).min();
     let most = cap.or(deployment.context).unwrap_or(MOST_OUTPUT);
@@ -63,6 +66,9 @@ pub fn demand(request: &ChatRequest, deployment: &Deployment, expectation: Expec
 
 /// The most input tokens that a request can have: see the head of this file.
 pub(crate) fn strict_input(request: &ChatRequest) -> u64 {
+    if let Some(known) = request.input_tokens {
+        return known;
+    }
     let text = &request.text;
     let body = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
     let bytes = body.saturating_sub(request.picture_bytes + text.written) + text.most_bytes.max(text.written);
@@ -74,7 +80,7 @@ pub(crate) fn strict_input(request: &ChatRequest) -> u64 {
 /// The fewest input tokens that a request can have: for deciding that it does not fit a context.
 #[must_use]
 pub(crate) fn least_input(request: &ChatRequest) -> u64 {
-    request.text.bytes / MOST_BYTES_PER_TOKEN
+    request.input_tokens.unwrap_or(request.text.bytes / MOST_BYTES_PER_TOKEN)
 }
 
 /// What an answer cost. `None` where the price is not known.
@@ -157,5 +163,13 @@ mod tests {
         let with = strict_input(&read(&format!(r#"{{"model":"m","messages":[],"tools":{tools}}}"#)));
         let without = strict_input(&read(r#"{"model":"m","messages":[]}"#));
         assert!(with >= without + 2 * tools.len() as u64 + TOOLS_PREAMBLE, "{with} {without}");
+    }
+
+    #[test]
+    fn nothing_is_estimated_where_the_size_is_known() {
+        let request = ChatRequest::sized("auto", 8_000, 700, freeway_types::FeatureSet::default());
+        assert_eq!((strict_input(&request), least_input(&request)), (8_000, 8_000));
+        let read = read(r#"{"model":"m","messages":[],"max_tokens":700}"#);
+        assert_ne!(strict_input(&read), 8_000);
     }
 }

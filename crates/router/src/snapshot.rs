@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub drop_unsupported: bool,
     /// Whether a second attempt is made beside one that is unusually slow.
     pub hedge: bool,
+    /// What one unit of value is worth in USD, where a tier weighs money against value.
+    pub usd_per_value: f64,
     /// Deployments by `account/model`, under every id of theirs.
     exact: BTreeMap<String, DeploymentIndex>,
     /// Deployments by their model's id alone.
@@ -181,6 +183,9 @@ pub enum NameError {
 /// The name that stands for any chat model that will do.
 const AUTO: &str = "auto";
 
+/// What one unit of value is worth in USD, unless the configuration says otherwise.
+const USD_PER_VALUE: f64 = 0.01;
+
 impl Snapshot {
     /// Puts a snapshot together and works out which names stand for what. `aliases_of` gives a deployment's other
     /// model ids.
@@ -212,7 +217,17 @@ impl Snapshot {
             targets.sort_unstable();
             targets.dedup();
         }
-        Self { accounts, deployments, aliases, rules, drop_unsupported, hedge: true, exact, names }
+        Self {
+            accounts,
+            deployments,
+            aliases,
+            rules,
+            drop_unsupported,
+            hedge: true,
+            usd_per_value: USD_PER_VALUE,
+            exact,
+            names,
+        }
     }
 
     /// The account of a deployment.

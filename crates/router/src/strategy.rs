@@ -32,6 +32,15 @@ pub(crate) struct Standing<'a> {
 }
 
 impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 4] = [Self::Ordered, Self::Cheapest, Self::Headroom, Self::Adequate];
+
+    /// The strategy of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|strategy| strategy.as_str() == name)
+    }
+
     /// The word used in configuration and pages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -34,6 +34,8 @@ pub struct ChatRequest {
     pub include_usage: bool,
     /// Most output tokens, if the client set a limit.
     pub max_output: Option<u64>,
+    /// Its input tokens, where they are known and need no estimate: see [`ChatRequest::sized`].
+    pub input_tokens: Option<u64>,
     /// Choices asked for; one unless the client says otherwise.
     pub choices: u64,
     /// Features it uses.
@@ -97,6 +99,7 @@ impl ChatRequest {
             stream: false,
             include_usage: false,
             max_output: None,
+            input_tokens: None,
             choices: 1,
             features: FeatureSet::default(),
             fields: Vec::with_capacity(fields.len()),
@@ -120,6 +123,31 @@ impl ChatRequest {
             request.features.insert(Feature::Stream);
         }
         Ok(request)
+    }
+
+    /// A request of which nothing is known but its size, in tokens, and what it uses: for planning without sending. It
+    /// has no body.
+    #[must_use]
+    pub fn sized(model: &str, input_tokens: u64, max_output: u64, features: FeatureSet) -> Self {
+        Self {
+            body: Bytes::new(),
+            model: model.to_owned(),
+            stream: features.contains(Feature::Stream),
+            include_usage: false,
+            max_output: Some(max_output),
+            input_tokens: Some(input_tokens),
+            choices: 1,
+            features,
+            fields: Vec::new(),
+            text: TextMeasure::default(),
+            tools_bytes: 0,
+            picture_bytes: 0,
+            attachments: 0,
+            side_effects: false,
+            model_at: 0..0,
+            stream_options_at: None,
+            first_field_at: 0,
+        }
     }
 
     /// The body for a target.
