@@ -43,6 +43,8 @@ enum Command {
     Providers(command::providers::Arguments),
     /// Show use and cost, from the running gateway's ledger.
     Usage(command::usage::Arguments),
+    /// Say what a configuration would make of a workload, without sending anything.
+    Simulate(command::simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Quotas(arguments) => command::quotas::run(&arguments),
         Command::Providers(arguments) => command::providers::run(&arguments),
         Command::Usage(arguments) => command::usage::run(&arguments),
+        Command::Simulate(arguments) => command::simulate::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

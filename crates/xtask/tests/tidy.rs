@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates from the inside out. Each may depend only on crates above it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "types",
     "dialect",
     "catalog",
     "quota",
     "policy",
-    "router", // pure
+    "router",
+    "simulate", // pure
     "telemetry",
     "store",
     "upstream",
@@ -26,7 +27,7 @@ const ORDER: [&str; 15] = [
     "freeway",
     "xtask", // edge and development
 ];
-const PURE: [&str; 6] = ["types", "dialect", "catalog", "quota", "policy", "router"];
+const PURE: [&str; 7] = ["types", "dialect", "catalog", "quota", "policy", "router", "simulate"];
 /// The simulated providers must prove the gateway right or wrong without sharing its arithmetic.
 const SIM_MAY_USE: [&str; 3] = ["types", "dialect", "catalog"];
 

@@ -10,6 +10,7 @@ pub(crate) mod providers;
 pub(crate) mod quotas;
 pub(crate) mod sandbox;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod usage;
 
 /// What the commands that report have in common.

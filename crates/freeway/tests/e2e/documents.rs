@@ -22,7 +22,7 @@ fn documents() -> Vec<(String, String)> {
 }
 
 /// The blocks of one language in a document.
-fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+pub(crate) fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     document.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
@@ -58,6 +58,10 @@ async fn check(place: &str, line: &str, home: &Home, gateway: &Gateway, request:
                 })
                 .collect();
             let output = match arguments.as_slice() {
+                ["simulate", ..] => {
+                    let example = crate::simulate::example();
+                    program().args(&arguments).current_dir(example.path()).output().unwrap()
+                }
                 ["providers", ..] => program().args(&arguments).current_dir(home.path()).output().unwrap(),
                 arguments => home.command(arguments).await,
             };

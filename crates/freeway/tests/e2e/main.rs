@@ -40,6 +40,7 @@ mod pressure;
 mod quotas;
 mod reload;
 mod rescue;
+mod simulate;
 mod stalled;
 mod streams;
 mod upstream;
