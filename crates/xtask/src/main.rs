@@ -1,11 +1,16 @@
-//! Chores of the project: `cargo xtask ci | docs | release`.
+//! Chores of the project: `cargo xtask ci | docs | release | scenarios DIR`.
 //!
 //! `ci` is the test command of the README: formatting, lints, documentation, the
 //! client libraries, and all tests, whose summary closes it. `docs` writes what is
-//! generated. `release` builds the program as it is shipped and checks it.
+//! generated. `release` builds the program as it is shipped and checks it. `scenarios`
+//! writes what strategies are compared on, for `freeway simulate`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to its terminal")]
+
+#[path = "../../../bench/src/dice.rs"]
+mod dice;
+mod scenarios;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -19,7 +24,11 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "docs" => docs(),
         "release" => release(),
-        _ => Err("usage: cargo xtask ci | docs | release".to_owned()),
+        "scenarios" => match std::env::args().nth(2) {
+            Some(folder) => scenarios::write(Path::new(&folder)),
+            None => Err("usage: cargo xtask scenarios DIR".to_owned()),
+        },
+        _ => Err("usage: cargo xtask ci | docs | release | scenarios DIR".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
