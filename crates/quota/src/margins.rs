@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn the_live_margins_hold_charges_longer() {
         let check = |limit, sent, fit, later: &[(f64, bool)]| check(limit, Margins::LIVE, sent, fit, later);
-        // Tokens are known two seconds after the answer's end, of which a hundredth is kept.
+        // A hundredth is kept; the rest leaves two seconds late, and then at the next 64th of the hour.
         let hour = "metric = \"tokens\"\nwindow = \"hour\"\namount = 10000";
-        check(hour, (10.0, 1_000), 9, &[(3_612.1, false), (3_612.1 + 57.0, true)]);
+        check(hour, (10.0, 1_000), 9, &[(3_650.0, false), (3_656.0, true)]);
         let day = "metric = \"requests\"\nwindow = \"day\"\namount = 3\nreset = \"calendar\"";
         check(day, (5_399.9, 1), 3, &[(5_400.1, false), (5_400.9, false)]);
         let credit = "metric = \"usd\"\namount = 0.000001\nreset = \"never\"\nexpires = 2026-10-20";
