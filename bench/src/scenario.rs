@@ -1,9 +1,9 @@
 //! What the mixed traffic is made of, and what may come of each part.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::ask::{Bytes, KEY, Prompt, body, chat, get, post};
 use crate::client::Connection;
