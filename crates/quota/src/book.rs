@@ -14,11 +14,13 @@ use crate::spec::LimitSpec;
 use targets::Enlisted;
 
 mod learning;
+mod outlook;
 mod securing;
 mod targets;
 mod viewing;
 
 pub use learning::{Asked, Heard};
+pub use outlook::Allowance;
 pub use targets::{Shown, Target};
 pub use viewing::LimitView;
 

@@ -39,7 +39,7 @@ mod spec;
 
 pub use alarm::CreditAlarm;
 pub use block::{Block, Lost};
-pub use book::{Actual, Asked, Blocked, Book, Fit, Heard, LimitView, ReservationId, Shown, Target};
+pub use book::{Actual, Allowance, Asked, Blocked, Book, Fit, Heard, LimitView, ReservationId, Shown, Target};
 pub use counter::GrantView;
 pub use demand::{Bound, Demand, used};
 pub use hint::{duration_in, parse_duration, parse_http_date, parse_retry_after, parse_retry_after_ms};

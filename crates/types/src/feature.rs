@@ -30,7 +30,7 @@ pub enum Feature {
 }
 
 /// A set of features.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeatureSet(u16);
 
 /// What is known of a model's features.

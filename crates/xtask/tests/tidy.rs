@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates from the inside out. Each may depend only on crates above it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "types",
     "dialect",
     "catalog",
     "quota",
     "policy",
+    "price",
     "router",
     "simulate", // pure
     "telemetry",
@@ -27,7 +28,7 @@ const ORDER: [&str; 16] = [
     "freeway",
     "xtask", // edge and development
 ];
-const PURE: [&str; 7] = ["types", "dialect", "catalog", "quota", "policy", "router", "simulate"];
+const PURE: [&str; 8] = ["types", "dialect", "catalog", "quota", "policy", "price", "router", "simulate"];
 /// The simulated providers must prove the gateway right or wrong without sharing its arithmetic.
 const SIM_MAY_USE: [&str; 3] = ["types", "dialect", "catalog"];
 

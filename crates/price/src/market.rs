@@ -1,0 +1,36 @@
+//! What will be asked for and what there is to give, in blocks of time.
+
+use freeway_quota::Allowance;
+
+/// What will be asked for and what there is to give, in blocks of time.
+#[derive(Clone, Debug, Default)]
+pub struct Market {
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Requests, by what they have in common.
+    pub classes: Vec<Class>,
+    /// What may be spent of each limit.
+    pub supplies: Vec<Vec<Allowance>>,
+}
+
+/// Requests that are alike.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// What serving one of them is worth.
+    pub value: f64,
+    /// How many come in each block.
+    pub arrivals: Vec<f64>,
+    /// Blocks after the one they come in for which they wait.
+    pub patience: usize,
+    /// Who may serve them.
+    pub offers: Vec<Offer>,
+}
+
+/// A target that may serve a class.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// What it takes from the value, such as money.
+    pub loss: f64,
+    /// What one request uses of which supplies.
+    pub uses: Vec<(usize, f64)>,
+}
