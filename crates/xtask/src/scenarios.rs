@@ -1,7 +1,7 @@
 //! Scenarios for `freeway simulate`: a configuration and a workload from each seed.
 //!
 //! They were fixed before any strategy was tuned on them, and each is reported. What a seed makes is the same on every
-//! machine: numbers come from [`Dice`](crate::dice::Dice) and from additions, multiplications and divisions alone.
+//! machine: numbers come from [`Dice`] and from additions, multiplications and divisions alone.
 
 mod targets;
 mod workload;
