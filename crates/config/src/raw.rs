@@ -153,7 +153,7 @@ pub enum StrategyName {
     Cheapest,
     /// The most headroom.
     Headroom,
-    /// The fastest. Not supported yet.
+    /// The least time to the first content, as measured of requests of about the same size.
     Fastest,
     /// The greatest value minus price. Not supported yet.
     Price,

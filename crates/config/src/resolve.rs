@@ -221,7 +221,7 @@ impl Resolver<'_> {
             }
         }
         for (name, alias) in &raw.aliases {
-            if matches!(alias.strategy, Some(StrategyName::Fastest | StrategyName::Price)) {
+            if alias.strategy == Some(StrategyName::Price) {
                 self.not_yet(&["aliases", name, "strategy"], "this strategy");
             }
         }

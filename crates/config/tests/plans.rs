@@ -3,13 +3,14 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test panics when what it reads is wrong")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use freeway_config::{Loaded, Surroundings, load};
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Caller, Wish, admit};
 use freeway_quota::{Blocked, Demand, Fit};
-use freeway_router::{Bar, Deployment, Live, Plan, Request, Verdict, plan};
+use freeway_router::{Bar, Class, Deployment, Live, Plan, Request, Verdict, plan};
 use freeway_types::{CostClass, DataClass, DeploymentIndex, LimitIndex, Now, Timestamp};
 
 /// 2026-11-22.
@@ -66,6 +67,10 @@ strategy = "ordered"
 targets = ["home/tiny", "learner/good", "keeper/best"]
 min_quality = 4
 
+[aliases.quick]
+targets = ["home/tiny", "learner/good", "keeper/best"]
+strategy = "fastest"
+
 [aliases.lenient]
 targets = ["keeper/best"]
 drop_unsupported = true
@@ -76,6 +81,10 @@ drop_unsupported = true
 struct Moment {
     blocked: Vec<&'static str>,
     headroom: Vec<(&'static str, f64)>,
+    /// Milliseconds to the first content, by class and position of the deployment.
+    times: Vec<((Class, usize), u64)>,
+    /// How often somebody asked for them.
+    asked: usize,
 }
 
 impl Live for Moment {
@@ -94,6 +103,12 @@ impl Live for Moment {
 
     fn paused(&mut self, _: DeploymentIndex) -> Option<(Now, String)> {
         None
+    }
+
+    fn first_content(&mut self, deployment: DeploymentIndex, class: Class) -> Option<Duration> {
+        self.asked += 1;
+        let found = self.times.iter().find(|(key, _)| *key == (class, deployment.get()));
+        found.map(|(_, millis)| Duration::from_millis(*millis))
     }
 
     fn limit_name(&self, _: LimitIndex) -> String {
@@ -147,6 +162,49 @@ fn a_list_of_the_users_own_keeps_its_order() {
     check(r#"{"model":"listed"}"#, Wish::default(), "keeper/best learner/good home/tiny");
     let batch = Wish { tier: Some("batch"), ..Wish::default() };
     check(r#"{"model":"listed"}"#, batch, "learner/good home/tiny -keeper/best:tier_order");
+}
+
+/// The order of the alias `quick` for a stream, where so many milliseconds are measured of tiny, good and best.
+fn quick(tier: &'static str, measured: [Option<u64>; 3], headroom: &[(&'static str, f64)]) -> String {
+    let loaded = loaded();
+    let place = |name: &str| loaded.snapshot.named(name).unwrap().targets[0].get();
+    let places = ["home/tiny", "learner/good", "keeper/best"].map(place);
+    let class = Class::of(true, 1, None);
+    let times = places.into_iter().zip(measured).filter_map(|(place, time)| Some(((class, place), time?))).collect();
+    let mut moment = Moment { times, headroom: headroom.to_vec(), ..Moment::default() };
+    let wish = Wish { tier: Some(tier), ..Wish::default() };
+    let (loaded, plan) = planned(r#"{"model":"quick","stream":true}"#, wish, &mut moment);
+    shown(&loaded, &plan)
+}
+
+#[test]
+fn the_fastest_comes_first_and_what_is_not_measured_before_it() {
+    check(r#"{"model":"quick"}"#, Wish::default(), "home/tiny learner/good keeper/best");
+    let quick_of = |measured, headroom: &[_]| quick("standard", measured, headroom);
+    assert_eq!(quick_of([Some(300), Some(200), Some(100)], &[]), "learner/good home/tiny keeper/best");
+    assert_eq!(quick("critical", [Some(300), Some(200), Some(100)], &[]), "keeper/best learner/good home/tiny");
+    assert_eq!(quick_of([Some(300), None, Some(100)], &[]), "learner/good home/tiny keeper/best");
+    let low = [("home/tiny", 0.4), ("learner/good", 0.6)];
+    for tie in [[None; 3], [Some(100); 3]] {
+        assert_eq!(quick_of(tie, &low), "learner/good home/tiny keeper/best", "the most headroom breaks a tie");
+        assert_eq!(quick_of(tie, &[]), "home/tiny learner/good keeper/best", "then the list");
+    }
+    assert_eq!(quick_of([Some(100), Some(200), None], &low), "home/tiny learner/good keeper/best");
+}
+
+#[test]
+fn times_are_asked_for_by_who_goes_by_them_and_only_of_what_is_kept() {
+    let asked = |model: &str, blocked: &[&'static str]| {
+        let mut moment = Moment { blocked: blocked.to_vec(), ..Moment::default() };
+        planned(&format!(r#"{{"model":"{model}"}}"#), Wish::default(), &mut moment);
+        moment.asked
+    };
+    assert_eq!((asked("quick", &[]), asked("quick", &["home/tiny"])), (3, 2));
+    assert_eq!((asked("auto", &[]), asked("listed", &[])), (0, 0));
+    // A request of another kind goes by what is measured of its like: here of nothing.
+    let mut moment = Moment { times: vec![((Class::of(true, 1, None), 0), 1)], ..Moment::default() };
+    let (loaded, plan) = planned(r#"{"model":"quick"}"#, Wish::default(), &mut moment);
+    assert_eq!(shown(&loaded, &plan), "home/tiny learner/good keeper/best");
 }
 
 #[test]

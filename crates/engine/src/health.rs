@@ -217,6 +217,10 @@ impl Health {
         self.targets[ward.target].latency.times(class)
     }
 
+    pub(crate) fn lately(&self, ward: Ward, class: Class, now: Now) -> Option<Duration> {
+        self.targets[ward.target].latency.lately(class, now)
+    }
+
     pub(crate) fn silences(&self, ward: Ward) -> u32 {
         self.targets[ward.target].latency.silences()
     }

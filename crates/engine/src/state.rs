@@ -1,10 +1,11 @@
 //! What changes from request to request: counts, pauses, what was heard of clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use freeway_catalog::{Charges, Counts};
 use freeway_quota::{Book, COUNT_LAG, Demand, Fit, PauseScope, Pauses, Skew, used};
-use freeway_router::{Account, Deployment, Expectation, Live, Shape};
+use freeway_router::{Account, Class, Deployment, Expectation, Live, Shape};
 use freeway_store::Spent;
 use freeway_types::{DeploymentIndex, FeatureSet, KeyIndex, LimitIndex, Metric, Now, Usage};
 
@@ -70,6 +71,10 @@ impl Live for LiveState<'_> {
 
     fn broken(&mut self, deployment: DeploymentIndex, features: FeatureSet) -> Option<Now> {
         self.state.health.open_until(self.engine.wards[deployment.get()], is_featured(features), self.now)
+    }
+
+    fn first_content(&mut self, deployment: DeploymentIndex, class: Class) -> Option<Duration> {
+        self.state.health.lately(self.engine.wards[deployment.get()], class, self.now)
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

@@ -7,6 +7,7 @@ mod breaker;
 mod budget;
 mod fault;
 mod latency;
+mod latest;
 mod ring;
 
 pub use breaker::{Breaker, Standing, StoredBreaker};

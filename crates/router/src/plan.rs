@@ -1,5 +1,7 @@
 //! The plan: every candidate kept or dropped with a reason, and the kept ones in order.
 
+use std::time::Duration;
+
 use freeway_catalog::Modality;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, permits};
@@ -8,6 +10,7 @@ use freeway_types::{CostClass, DeploymentIndex, FeatureSet, Now, Usd};
 
 use crate::calibration::{Expectation, Shape};
 use crate::estimate::{demand, least_input};
+use crate::health::Class;
 use crate::reason::Reason;
 use crate::snapshot::{Deployment, Named, Snapshot};
 use crate::strategy::{Standing, Strategy};
@@ -36,6 +39,10 @@ pub trait Live {
     /// What was learned about requests of a shape at a deployment.
     fn expect(&mut self, _deployment: DeploymentIndex, shape: Shape) -> Expectation {
         Expectation::prior(shape)
+    }
+    /// How long a deployment lately took to its first content, for requests of a class; `None` where nothing is measured.
+    fn first_content(&mut self, _deployment: DeploymentIndex, _class: Class) -> Option<Duration> {
+        None
     }
     /// The name of a limit.
     fn limit_name(&self, limit: freeway_types::LimitIndex) -> String;
@@ -95,7 +102,7 @@ pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> 
         candidates.push(Candidate { deployment: *index, verdict, demand, dropped_fields });
     }
     let last_resort = least_bad(snapshot, &mut candidates, live);
-    let order = rank(snapshot, &request, strategy, &candidates);
+    let order = rank(snapshot, &request, strategy, &candidates, live);
     Plan { candidates, order, ordered: strategy == Strategy::Ordered, last_resort }
 }
 
@@ -203,7 +210,13 @@ fn standing(
     }
 }
 
-fn rank(snapshot: &Snapshot, request: &Request<'_>, strategy: Strategy, candidates: &[Candidate]) -> Vec<usize> {
+fn rank(
+    snapshot: &Snapshot,
+    request: &Request<'_>,
+    strategy: Strategy,
+    candidates: &[Candidate],
+    live: &mut impl Live,
+) -> Vec<usize> {
     let groups = &snapshot.rules.tiers[request.admission.tier].order;
     let mut kept: Vec<(usize, Standing<'_>)> = Vec::with_capacity(candidates.len());
     for (position, candidate) in candidates.iter().enumerate() {
@@ -217,9 +230,16 @@ fn rank(snapshot: &Snapshot, request: &Request<'_>, strategy: Strategy, candidat
             let expected_cost = deployment
                 .prices
                 .map(|_| Usd::from_picos(i64::try_from(candidate.demand.picos.expected).unwrap_or(i64::MAX)));
+            let first_content = match strategy {
+                Strategy::Fastest => {
+                    let (chat, input) = (request.chat, candidate.demand.input.expected);
+                    live.first_content(candidate.deployment, Class::of(chat.stream, input, chat.max_output))
+                }
+                _ => None,
+            };
             // Nobody knows of a limit: nothing says that it is scarce.
             let headroom = headroom.unwrap_or(1.0);
-            kept.push((group, Standing { deployment, headroom, expected_cost, position }));
+            kept.push((group, Standing { deployment, headroom, expected_cost, first_content, position }));
         }
     }
     kept.sort_by(|(one_group, one), (other_group, other)| {

@@ -1,6 +1,13 @@
 //! How one of several targets is chosen.
 
+mod adequate;
+mod cheapest;
+mod fastest;
+mod headroom;
+mod ordered;
+
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use freeway_types::Usd;
 
@@ -17,6 +24,8 @@ pub enum Strategy {
     Ordered,
     /// The least expected cost.
     Cheapest,
+    /// The least time to the first content, as measured.
+    Fastest,
     /// The most headroom.
     Headroom,
 }
@@ -27,13 +36,15 @@ pub(crate) struct Standing<'a> {
     /// Share of the scarcest limit that is left, 0 to 1.
     pub(crate) headroom: f64,
     pub(crate) expected_cost: Option<Usd>,
+    /// How long it usually takes to its first content, where the strategy asks for it and it is measured.
+    pub(crate) first_content: Option<Duration>,
     /// Position in the list.
     pub(crate) position: usize,
 }
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Self; 4] = [Self::Ordered, Self::Cheapest, Self::Headroom, Self::Adequate];
+    pub const ALL: [Self; 5] = [Self::Ordered, Self::Cheapest, Self::Fastest, Self::Headroom, Self::Adequate];
 
     /// The strategy of a name.
     #[must_use]
@@ -48,23 +59,19 @@ impl Strategy {
             Self::Adequate => "adequate",
             Self::Ordered => "ordered",
             Self::Cheapest => "cheapest",
+            Self::Fastest => "fastest",
             Self::Headroom => "headroom",
         }
     }
 
-    /// Which of two targets comes first. The position in the list breaks every tie.
+    /// Which of two targets comes first. The position in the list breaks the last tie, so no two are equal.
     pub(crate) fn compare(self, one: &Standing<'_>, other: &Standing<'_>) -> Ordering {
-        let headroom = || other.headroom.total_cmp(&one.headroom);
-        let preference = match self {
-            Self::Ordered => Ordering::Equal,
-            Self::Adequate => one.deployment.quality.cmp(&other.deployment.quality).then_with(headroom),
-            // An unknown price counts as the highest.
-            Self::Cheapest => {
-                let key = |standing: &Standing<'_>| (standing.expected_cost.is_none(), standing.expected_cost);
-                key(one).cmp(&key(other)).then_with(headroom)
-            }
-            Self::Headroom => headroom(),
-        };
-        preference.then(one.position.cmp(&other.position))
+        match self {
+            Self::Adequate => adequate::compare(one, other),
+            Self::Ordered => ordered::compare(one, other),
+            Self::Cheapest => cheapest::compare(one, other),
+            Self::Fastest => fastest::compare(one, other),
+            Self::Headroom => headroom::compare(one, other),
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// The instant at which the workload begins, such as 2026-11-23T00:00:00Z: windows of a calendar depend on it.
     #[arg(long, value_name = "WHEN")]
     start: String,
-    /// How targets are chosen, whatever the configuration says: ordered, cheapest, headroom or adequate.
+    /// How targets are chosen, whatever the configuration says: ordered, cheapest, fastest, headroom or adequate.
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
     /// How often a strategy that looks ahead works out its prices anew. Those that rank do not.

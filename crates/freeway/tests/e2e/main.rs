@@ -18,6 +18,7 @@ mod documents;
 mod drain;
 mod explain;
 mod failover;
+mod fastest;
 mod faults;
 mod framing;
 mod gates;

@@ -67,8 +67,8 @@ fn programs_get_json_and_each_decision() {
 #[test]
 fn what_cannot_be_simulated_is_told_with_what_helps() {
     let folder = example();
-    let none = complaint(&simulate(&folder, &["--strategy", "fastest"]));
-    assert!(none.contains("no `fastest`; there are ordered, cheapest, headroom, adequate"), "{none}");
+    let none = complaint(&simulate(&folder, &["--strategy", "quickest"]));
+    assert!(none.contains("no `quickest`; there are ordered, cheapest, fastest, headroom, adequate"), "{none}");
     assert!(complaint(&simulate(&folder, &["--resolve", "soon"])).contains("write 3h"));
     assert!(complaint(&simulate(&folder, &["--config", "other.toml"])).contains("other.toml"));
     let text = blocks(ROUTING, "json")[0].replacen("\"batch\"", "\"urgent\"", 1);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use freeway_types::{Monotonic, Now};
 
+use super::latest::Latest;
 use super::ring::Ring;
 use crate::sketch::{Sketch, all_but};
 
@@ -40,6 +41,7 @@ struct Seen {
     before: Sketch,
     since: Monotonic,
     times: Option<Times>,
+    latest: Latest,
     brake: Brake,
 }
 
@@ -87,6 +89,13 @@ impl Latency {
         self.classes.get(&class)?.times
     }
 
+    /// How long the latest requests took to their first content, in their middle; `None` where too few are known, or
+    /// they are too long ago. It is known sooner than [`Self::times`] and follows sooner, but is rougher.
+    #[must_use]
+    pub fn lately(&self, class: Class, now: Now) -> Option<Duration> {
+        self.classes.get(&class)?.latest.middle(now.monotonic)
+    }
+
     /// Attempts in a row that were given up for their silence.
     #[must_use]
     pub const fn silences(&self) -> u32 {
@@ -108,6 +117,7 @@ impl Latency {
             seen.before = if is_old { Sketch::default() } else { current };
             seen.since = now.monotonic;
         }
+        seen.latest.add(took, now.monotonic);
         seen.current.add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let count = seen.current.count() + seen.before.count();
         let all_but = |above: u64| all_but(above, &seen.current, &seen.before).map(Duration::from_millis);
@@ -177,6 +187,15 @@ mod tests {
         assert!(latency.times(class()).unwrap().p95 >= Duration::from_millis(900));
         (0..60).for_each(|_| latency.observe(class(), Duration::from_millis(50), at(620)));
         assert!(latency.times(class()).unwrap().p99 < Duration::from_millis(60));
+    }
+
+    #[test]
+    fn the_latest_answers_are_known_at_once_by_size_until_nothing_more_is_seen() {
+        let mut latency = Latency::default();
+        (0..3).for_each(|_| latency.observe(class(), Duration::from_millis(70), at(5)));
+        assert_eq!((latency.lately(class(), at(6)), latency.times(class())), (Some(Duration::from_millis(70)), None));
+        assert_eq!(latency.lately(Class::of(true, 100_000, None), at(6)), None, "of other sizes nothing is known");
+        assert_eq!(latency.lately(class(), at(605)), None);
     }
 
     #[test]
