@@ -108,3 +108,28 @@ async fn what_will_not_last_is_said_by_check_and_interface_and_once_in_the_log()
     assert_eq!(gateway.said().matches("WARN route_at_risk").count(), 1, "{}", gateway.said());
     gateway.end(End::Terminate).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_of_a_critical_alias_on_nothing_but_gifts() {
+    let outside = |name: &str, more: &str| {
+        format!(
+            "[providers.{name}]\nbase_url = \"https://{name}.example/v1\"\nkeys = [\"sk-test-{name}\"]\n{more}\n\
+             models = [{{ id = \"{name}-model\", price = {{ input = 1, output = 1 }} }}]\n"
+        )
+    };
+    let config = |second: &str| {
+        let (a, b) = (outside("a", "cost = \"free\""), outside("b", second));
+        format!(
+            "[server]\nkeys = [\"sk-test-operator\"]\n{a}{b}[aliases.smart]\ntargets = [\"a/a-model\", \"b/b-model\"]\n\
+             [client_keys.shop]\nkey = \"sk-test-client-shop\"\ntier = \"critical\"\n"
+        )
+    };
+    let page = Home::new(&config("cost = \"free\"")).command(&["check"]).await;
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let told = "warning   smart          all that it rests on is free; requests of the client key shop to it are critical; \
+                add a target at an account with plan = \"paid\", and let the tier's order have it\n";
+    assert!(page.contains(told) && page.contains("ok  "), "{page}");
+    let page = Home::new(&config("plan = \"paid\"")).command(&["check"]).await;
+    assert!(!String::from_utf8_lossy(&page.stdout).contains("warning"), "{page:?}");
+    assert!(page.status.success());
+}
