@@ -95,23 +95,9 @@ impl ChatRequest {
     pub fn read(body: &Bytes) -> Result<Self, ClientError> {
         let fields = top_level(body)?;
         let mut request = Self {
-            model: String::new(),
-            stream: false,
-            include_usage: false,
-            max_output: None,
-            input_tokens: None,
-            choices: 1,
-            features: FeatureSet::default(),
             fields: Vec::with_capacity(fields.len()),
-            text: TextMeasure::default(),
-            tools_bytes: 0,
-            picture_bytes: 0,
-            attachments: 0,
-            side_effects: false,
-            model_at: 0..0,
-            stream_options_at: None,
             first_field_at: body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1),
-            body: body.clone(),
+            ..Self::blank(body.clone())
         };
         for (name, value) in &fields {
             request.field(name, value.get(), offset(body, value.get()))?;
@@ -130,14 +116,26 @@ impl ChatRequest {
     #[must_use]
     pub fn sized(model: &str, input_tokens: u64, max_output: u64, features: FeatureSet) -> Self {
         Self {
-            body: Bytes::new(),
             model: model.to_owned(),
             stream: features.contains(Feature::Stream),
-            include_usage: false,
             max_output: Some(max_output),
             input_tokens: Some(input_tokens),
-            choices: 1,
             features,
+            ..Self::blank(Bytes::new())
+        }
+    }
+
+    /// A request as it is before anything of its body is looked at.
+    fn blank(body: Bytes) -> Self {
+        Self {
+            body,
+            model: String::new(),
+            stream: false,
+            include_usage: false,
+            max_output: None,
+            input_tokens: None,
+            choices: 1,
+            features: FeatureSet::default(),
             fields: Vec::new(),
             text: TextMeasure::default(),
             tools_bytes: 0,
