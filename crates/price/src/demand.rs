@@ -1,6 +1,7 @@
 //! Requests by what they have in common: few enough classes that prices are found in a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use freeway_types::{DataClass, FeatureSet, Quality};
 
@@ -14,7 +15,7 @@ pub struct Kind {
     /// Its data class.
     pub data: DataClass,
     /// The model it asks for.
-    pub model: String,
+    pub model: Arc<str>,
     /// Features it uses.
     pub features: FeatureSet,
 }
@@ -34,8 +35,14 @@ pub struct Group {
     pub cells: Vec<Cell>,
 }
 
-/// A kind, and a size by powers of two.
+/// A kind, and a [size](size).
 pub type Cell = (Kind, u32);
+
+/// The size of a request by powers of two.
+#[must_use]
+pub fn size(input: u64, output: u64) -> u32 {
+    input.saturating_add(output).checked_ilog2().unwrap_or(0)
+}
 
 /// What a history knows of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -105,7 +112,7 @@ mod tests {
 
     fn kind(tier: usize, quality: u8) -> Kind {
         let min_quality = Quality::try_from(quality).unwrap();
-        Kind { tier, min_quality, data: DataClass::Public, model: "auto".to_owned(), features: FeatureSet::default() }
+        Kind { tier, min_quality, data: DataClass::Public, model: "auto".into(), features: FeatureSet::default() }
     }
 
     fn sums(count: f64, input: f64) -> Sums {

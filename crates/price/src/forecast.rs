@@ -3,13 +3,15 @@
 //! Requests are counted by kind, size and hour. An hour to come is expected to be like the same hour of the days before,
 //! the last one most, each with its neighbours, because few requests make an uneven hour; and then as much more or less
 //! as the last hours were more or less than was expected of them. On the first day, when there is no day before, every
-//! hour is expected to be like those so far.
+//! hour is expected to be like those so far or like the last two, whichever were more, and then some: who begins at night
+//! does not know the day. To keep too much costs little, because there is always somebody who takes what is left over;
+//! to keep too little costs what is worth most.
 
 use std::collections::BTreeMap;
 
 use freeway_types::Timestamp;
 
-use crate::demand::{Cell, Group, Kind, Sums, merged};
+use crate::demand::{Cell, Group, Kind, Sums, merged, size};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24;
@@ -24,6 +26,10 @@ const DOUBT: f64 = 30.0;
 /// Neither more nor less than this is made of what was expected.
 const LEAST_TREND: f64 = 0.5;
 const MOST_TREND: f64 = 2.0;
+/// The hours whose level is that of the moment, on the first day.
+const RECENT: f64 = 2.0;
+/// Twice as much is expected as was seen when nothing was seen yet; after so many hours, half of that is added.
+const NEW: f64 = 3.0;
 /// Requests are taken to have come for so long at least: the first minute says little.
 const LEAST_HOURS: f64 = 0.25;
 
@@ -46,9 +52,8 @@ impl Forecast {
     /// A request came.
     pub fn observe(&mut self, now: Timestamp, kind: &Kind, input: u64, output: u64) {
         self.begun.get_or_insert(seconds(now));
-        let size = (input.saturating_add(output)).checked_ilog2().unwrap_or(0);
         let hour = now.as_secs().div_euclid(HOUR);
-        let hours = self.hours.entry((kind.clone(), size)).or_default();
+        let hours = self.hours.entry((kind.clone(), size(input, output))).or_default();
         let sums = hours.entry(hour).or_default();
         sums.count += 1.0;
         sums.input += float(input);
@@ -123,10 +128,18 @@ impl Past {
         self.begun <= whole(hour) && whole(hour + 1) <= self.now
     }
 
-    /// The mean of all hours so far, for when there is no day before.
-    fn mean(&self) -> f64 {
+    /// What an hour is expected to be when there is no day before.
+    fn first_day(&self) -> f64 {
         let hours = ((self.now - self.begun) / whole(1)).max(LEAST_HOURS);
-        self.counts.values().sum::<f64>() / hours
+        let mean = self.counts.values().sum::<f64>() / hours;
+        let begun = self.begun.max(self.now - RECENT * whole(1));
+        // Of an hour that is still going on, all that came in it came so far.
+        let so_far = |hour: i64| {
+            let seen = (self.now.min(whole(hour + 1)) - self.begun.max(whole(hour))).max(1.0);
+            self.counts.get(&hour).copied().unwrap_or(0.0) * whole(1) / seen
+        };
+        let recent = spread(begun, self.now, so_far) / RECENT.min(hours);
+        mean.max(recent) * (1.0 + NEW / (NEW + hours))
     }
 
     /// What is expected of an hour, by the days before the present one, with their neighbours in so far as `near` says.
@@ -147,7 +160,7 @@ impl Past {
             like -= DAY;
             weight *= FADES;
         }
-        if weights > 0.25 { sum / weights } else { self.mean() }
+        if weights > 0.25 { sum / weights } else { self.first_day() }
     }
 
     fn present(&self) -> i64 {

@@ -6,8 +6,6 @@
 //! duals. A [`Forecast`] learns what will be asked for from what was.
 //!
 //! All are functions of values. Solving takes up to a second, and belongs on a thread of its own.
-//!
-//! **Unfinished**: nothing uses this crate yet. What is missing is the part of the router that goes by the prices.
 
 #![forbid(unsafe_code)]
 
@@ -17,8 +15,8 @@ mod horizon;
 mod market;
 mod solve;
 
-pub use demand::{Cell, Group, Kind};
+pub use demand::{Cell, Group, Kind, size};
 pub use forecast::Forecast;
 pub use horizon::horizon;
 pub use market::{Class, Market, Offer};
-pub use solve::{Solution, SolveError};
+pub use solve::{Precision, Solution, SolveError};

@@ -7,10 +7,19 @@ use freeway_quota::Allowance;
 pub struct Market {
     /// Number of blocks.
     pub blocks: usize,
+    /// What a value counts that is served in each block, against one that is served now: above 0, and 1 where nothing is
+    /// said. What is late is doubtful: of two requests that are worth as much, the earlier is to be served.
+    pub weights: Vec<f64>,
     /// Requests, by what they have in common.
     pub classes: Vec<Class>,
     /// What may be spent of each limit.
     pub supplies: Vec<Vec<Allowance>>,
+}
+
+impl Market {
+    pub(crate) fn weight(&self, block: usize) -> f64 {
+        self.weights.get(block).copied().unwrap_or(1.0)
+    }
 }
 
 /// Requests that are alike.

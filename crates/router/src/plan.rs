@@ -131,7 +131,7 @@ fn least_bad(snapshot: &Snapshot, candidates: &mut [Candidate], live: &mut impl 
 }
 
 /// Why a deployment can never serve this request, if so.
-fn unfit(
+pub(crate) fn unfit(
     snapshot: &Snapshot,
     deployment: &Deployment,
     request: &Request<'_>,

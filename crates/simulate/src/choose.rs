@@ -32,7 +32,10 @@ pub trait Chooser {
     fn advance(&mut self, _scene: &mut Scene<'_>) {}
 
     /// A request arrives, before anything is decided of it: what a forecast may learn from.
-    fn arrived(&mut self, _arrival: &Arrival) {}
+    fn arrived(&mut self, _scene: &Scene<'_>, _arrival: &Arrival) {}
+
+    /// A request was served by what was chosen for it.
+    fn served(&mut self, _scene: &Scene<'_>, _arrival: &Arrival) {}
 
     /// Chooses for a request whose plan keeps at least one target. It may be asked for requests that nobody sent, to find
     /// out whether a smaller one would be served.

@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
+mod bound;
 mod choose;
 mod recount;
 mod run;
@@ -17,6 +19,8 @@ mod scene;
 mod summary;
 mod workload;
 
+pub use ahead::Ahead;
+pub use bound::bound;
 pub use choose::{Choice, Chooser, InOrder};
 pub use recount::{Broken, LimitUse, Recount, recount};
 pub use run::{Decision, Refused, Run, decision_lines, simulate};

@@ -98,7 +98,7 @@ impl<C: Chooser> Gateway<'_, '_, C> {
     fn receive(&mut self, line: usize) {
         let arrival = &self.scene.scenario.workload.arrivals[line];
         self.advance(arrival.arrives);
-        self.chooser.arrived(arrival);
+        self.chooser.arrived(&self.scene, arrival);
         let Err(Obstacle { unserved, code }) = self.send(line) else { return };
         match unserved {
             Unserved::NotBefore(again) if again <= arrival.deadline => {
@@ -151,6 +151,7 @@ impl<C: Chooser> Gateway<'_, '_, C> {
         book.received(id, *now);
         book.settle(id, *now, &actual);
         self.run.decisions.push(Decision { line, at: now.monotonic, target: candidate.deployment });
+        self.chooser.served(&self.scene, arrival);
         Ok(())
     }
 }

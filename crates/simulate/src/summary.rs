@@ -23,7 +23,7 @@ pub struct Summary {
     pub value: f64,
     /// What serving all would have been worth.
     pub value_asked: f64,
-    /// The greatest value that anybody could have served, knowing the future. Not worked out yet.
+    /// The greatest value that anybody could have served, knowing the future, if it was worked out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound: Option<f64>,
     /// The value as a share of that.

@@ -5,6 +5,7 @@ use freeway_router::Strategy;
 
 use super::*;
 
+mod ahead;
 mod limits;
 mod lines;
 mod recounting;

@@ -1,6 +1,7 @@
 //! What is asked for: one JSON object on each line.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Denial, Wish, admit};
@@ -62,6 +63,7 @@ pub struct Arrival {
 /// What a model's name stands for.
 #[derive(Clone, Debug)]
 struct Route {
+    name: Arc<str>,
     targets: Vec<DeploymentIndex>,
     alias: Option<Alias>,
     explicit: bool,
@@ -82,6 +84,12 @@ pub struct WorkloadError {
 // === impl Workload ===
 
 impl Workload {
+    /// The model that requests of a route ask for.
+    #[must_use]
+    pub fn name(&self, route: usize) -> &Arc<str> {
+        &self.routes[route].name
+    }
+
     /// Reads a workload for a configuration. `file` is what its mistakes are told of; `strategy` goes before what the
     /// configuration says of how targets are chosen.
     ///
@@ -115,7 +123,7 @@ impl Workload {
     /// What the model's name of a request stands for.
     #[must_use]
     pub fn named(&self, route: usize) -> Named<'_> {
-        let Route { targets, alias, explicit } = &self.routes[route];
+        let Route { targets, alias, explicit, .. } = &self.routes[route];
         Named { targets, alias: alias.as_ref(), explicit: *explicit }
     }
 }
@@ -123,7 +131,7 @@ impl Workload {
 impl Route {
     fn of(name: &str, snapshot: &Snapshot, strategy: Option<Strategy>) -> Result<Self, String> {
         // Where there is nothing to call, each request is refused, and that is what is to be seen.
-        let nothing = Self { targets: Vec::new(), alias: None, explicit: false };
+        let nothing = Self { name: name.into(), targets: Vec::new(), alias: None, explicit: false };
         let named = match snapshot.named(name) {
             Err(_) if name == AUTO => return Ok(nothing),
             named => named.map_err(|error| format!("model: {error}"))?,
@@ -141,7 +149,7 @@ impl Route {
             };
             alias.get_or_insert_with(plain).strategy = strategy;
         }
-        Ok(Self { targets, alias, explicit: named.explicit })
+        Ok(Self { name: name.into(), targets, alias, explicit: named.explicit })
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn kind(tier: usize) -> Kind {
     let min_quality = Quality::LOWEST;
-    Kind { tier, min_quality, data: DataClass::Public, model: "auto".to_owned(), features: FeatureSet::default() }
+    Kind { tier, min_quality, data: DataClass::Public, model: "auto".into(), features: FeatureSet::default() }
 }
 
 /// A past in which so many requests come evenly in each hour.
@@ -27,10 +27,14 @@ fn expected(forecast: &Forecast, now: i64, ends: &[i64]) -> Vec<f64> {
 }
 
 #[test]
-fn on_the_first_day_every_hour_is_like_those_so_far() {
-    let found = expected(&past(&[40, 60, 50]), 3, &[4, 6, 30]);
-    for (found, wanted) in found.iter().zip([50.0, 100.0, 24.0 * 50.0]) {
-        assert!((found - wanted).abs() < 0.01 * wanted, "{found} {wanted}");
+fn on_the_first_day_every_hour_is_like_the_most_so_far_and_then_some() {
+    // After three hours half of it is added, after six a third.
+    for (hours, now, wanted) in [(vec![40, 60, 50], 3, 55.0 * 1.5), (vec![80, 60, 10, 10, 10, 10], 6, 30.0 * 4.0 / 3.0)]
+    {
+        let found = expected(&past(&hours), now, &[now + 1, now + 3, now + 15]);
+        for (found, hours) in found.iter().zip([1.0, 2.0, 12.0]) {
+            assert!((found - wanted * hours).abs() < 0.03 * wanted * hours, "{found} {wanted} {hours}");
+        }
     }
     assert_eq!(Forecast::default().groups(24), []);
 }

@@ -18,23 +18,25 @@ fn scarce_quota_is_worth_what_the_last_request_that_gets_it_is() {
     // Ten units: three critical requests first, then seven of twenty batch ones.
     let market = Market {
         blocks: 1,
+        weights: Vec::new(),
         classes: vec![class(10.0, &[3.0], &[(0.0, &[(0, 1.0)])]), class(1.0, &[20.0], &[(0.0, &[(0, 1.0)])])],
         supplies: vec![vec![Allowance { blocks: 0..1, units: 10.0 }]],
     };
-    let solution = market.solve().unwrap();
+    let solution = market.solve(Precision::Exact).unwrap();
     near(solution.value, 37.0);
     near(solution.prices[0][0], 1.0);
-    near(solution.served[1], 7.0);
+    near(solution.served[1][0], 7.0);
 }
 
 #[test]
 fn what_is_enough_for_all_costs_nothing() {
     let market = Market {
         blocks: 2,
+        weights: Vec::new(),
         classes: vec![class(3.0, &[4.0, 4.0], &[(0.0, &[(0, 1.0)])])],
         supplies: vec![vec![Allowance { blocks: 0..2, units: 9.0 }]],
     };
-    let solution = market.solve().unwrap();
+    let solution = market.solve(Precision::Exact).unwrap();
     near(solution.value, 24.0);
     assert_eq!(solution.prices[0], [0.0, 0.0]);
 }
@@ -44,45 +46,72 @@ fn quota_that_comes_back_before_the_rush_is_free_until_then() {
     // A window for each block; all the demand that cannot be met is in the second.
     let market = Market {
         blocks: 2,
+        weights: Vec::new(),
         classes: vec![class(3.0, &[5.0, 50.0], &[(0.0, &[(0, 1.0)])])],
         supplies: vec![vec![Allowance { blocks: 0..1, units: 10.0 }, Allowance { blocks: 1..2, units: 10.0 }]],
     };
-    let solution = market.solve().unwrap();
+    let solution = market.solve(Precision::Exact).unwrap();
     near(solution.prices[0][0], 0.0);
     near(solution.prices[0][1], 3.0);
     // One window over both is kept for nobody in particular, and worth as much at once.
     let whole = Market { supplies: vec![vec![Allowance { blocks: 0..2, units: 20.0 }]], ..market };
-    near(whole.solve().unwrap().prices[0][0], 3.0);
+    near(whole.solve(Precision::Exact).unwrap().prices[0][0], 3.0);
 }
 
 #[test]
 fn money_is_spent_where_it_is_worth_it_and_patience_shares_what_is_there() {
     let market = Market {
         blocks: 2,
+        weights: Vec::new(),
         classes: vec![
             class(10.0, &[4.0, 0.0], &[(0.0, &[(0, 1.0)]), (2.0, &[])]),
             class(1.0, &[4.0, 0.0], &[(2.0, &[])]),
         ],
         supplies: vec![vec![Allowance { blocks: 0..1, units: 1.0 }, Allowance { blocks: 1..2, units: 1.0 }]],
     };
-    let solution = market.solve().unwrap();
+    let solution = market.solve(Precision::Exact).unwrap();
     near(solution.value, 10.0 + 3.0 * 8.0);
     near(solution.prices[0][0], 2.0);
-    assert_eq!(solution.served[1], 0.0);
+    assert_eq!(solution.served[1], [0.0, 0.0]);
     let mut patient = market;
     patient.classes[0].patience = 1;
-    near(patient.solve().unwrap().value, 20.0 + 2.0 * 8.0);
+    near(patient.solve(Precision::Exact).unwrap().value, 20.0 + 2.0 * 8.0);
+}
+
+#[test]
+fn of_two_that_are_worth_as_much_the_earlier_is_served() {
+    let mut market = Market {
+        blocks: 2,
+        weights: vec![1.0, 0.9],
+        classes: vec![
+            class(3.0, &[10.0, 10.0], &[(0.0, &[(0, 1.0)])]),
+            class(10.0, &[0.0, 2.0], &[(0.0, &[(0, 1.0)])]),
+        ],
+        supplies: vec![vec![Allowance { blocks: 0..2, units: 10.0 }]],
+    };
+    let solution = market.solve(Precision::Exact).unwrap();
+    // Eight now, and two are kept for what is worth more even so.
+    near(solution.served[0][0], 8.0);
+    near(solution.served[0][1], 0.0);
+    near(solution.served[1][1], 2.0);
+    near(solution.value, 24.0 + 18.0);
+    near(solution.prices[0][0], 3.0);
+    // A request of the later block is compared with a price of its own time.
+    near(solution.prices[0][1], 3.0 / 0.9);
+    market.weights.clear();
+    near(market.solve(Precision::Exact).unwrap().prices[0][1], 3.0);
 }
 
 #[test]
 fn nothing_to_serve_and_nothing_to_serve_it_with() {
-    assert_eq!(Market::default().solve().unwrap(), Solution::default());
+    assert_eq!(Market::default().solve(Precision::Exact).unwrap(), Solution::default());
     let market = Market {
         blocks: 1,
+        weights: Vec::new(),
         classes: vec![class(10.0, &[4.0], &[(0.0, &[(0, 1.0)])])],
         supplies: vec![vec![Allowance { blocks: 0..1, units: 0.0 }]],
     };
-    near(market.solve().unwrap().value, 0.0);
+    near(market.solve(Precision::Exact).unwrap().value, 0.0);
 }
 
 proptest! {
@@ -98,6 +127,7 @@ proptest! {
         let uses = |requests: usize, tokens: usize, size: u16| vec![(requests, 1.0), (tokens, f64::from(size))];
         let market = Market {
             blocks: 2,
+            weights: Vec::new(),
             classes: classes.iter().map(|(value, early, late, size, other)| Class {
                 value: f64::from(*value),
                 arrivals: vec![f64::from(*early), f64::from(*late)],
@@ -112,7 +142,9 @@ proptest! {
                 vec![Allowance { blocks: 0..1, units: f64::from(*early) }, Allowance { blocks: 1..2, units: f64::from(*late) }],
             ]).collect(),
         };
-        let solution = market.solve().unwrap();
+        let rough = market.solve(Precision::Rough).unwrap();
+        let solution = market.solve(Precision::Exact).unwrap();
+        prop_assert!((rough.value - solution.value).abs() <= 0.01 * solution.value.max(1.0));
         let worth = |supply: usize, allowance: &Allowance| solution.prices[supply][allowance.blocks.start] * allowance.units;
         let of_limits: f64 =
             market.supplies.iter().enumerate().flat_map(|(supply, all)| all.iter().map(move |one| worth(supply, one))).sum();

@@ -89,6 +89,21 @@ impl Book {
     }
 }
 
+impl Book {
+    /// The instants after `now`, up to `until`, at which windows of a limit end that go by the calendar, and shorter ones
+    /// than a day not among them.
+    #[must_use]
+    pub fn resets(&self, limit: LimitIndex, now: Timestamp, until: Timestamp) -> Vec<Timestamp> {
+        let Rule::Calendar(civil @ (Civil::Day | Civil::Week | Civil::Month), zone) =
+            &self.limits[limit.get()].spec.rule
+        else {
+            return Vec::new();
+        };
+        let next = |at: &Timestamp| Some(window(*at, *civil, zone).1).filter(|end| end > at && *end <= until);
+        std::iter::successors(next(&now), next).collect()
+    }
+}
+
 /// Units by count: amounts are far below what a float holds exactly.
 #[expect(clippy::cast_precision_loss, reason = "a share of a limit, not a count")]
 fn units(amount: u64) -> f64 {

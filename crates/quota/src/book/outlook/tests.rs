@@ -88,3 +88,18 @@ fn credits_lapse_one_after_the_other() {
     assert_eq!(outlook(purse, (10, 1), 2, &[5, 10, 20]), [(0..3, 8_000.0), (2..3, 5_000.0)]);
     assert_eq!(outlook(limit(Metric::Concurrency, 4, Rule::Concurrency), (0, 1), 2, &[5]), []);
 }
+
+#[test]
+fn windows_of_the_calendar_end_when_they_do() {
+    let zone = TimeZone::get("America/Los_Angeles").unwrap();
+    let day = limit(Metric::Requests, 100, Rule::Calendar(Civil::Day, zone.clone()));
+    let short = limit(Metric::Requests, 100, Rule::Calendar(Civil::Multiple(Duration::from_secs(HOUR)), zone));
+    let book = Book::new(vec![day, short], at(0));
+    let ends = |number: usize, now: u64| -> Vec<i64> {
+        let ends = book.resets(LimitIndex::new(number), at(now * HOUR).wall, at(60 * HOUR).wall);
+        ends.iter().map(|end| end.as_secs() / 3_600).collect()
+    };
+    assert_eq!(ends(0, 0), [8, 32, 56]);
+    assert_eq!(ends(0, 8), [32, 56]);
+    assert!(ends(1, 0).is_empty());
+}

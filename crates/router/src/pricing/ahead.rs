@@ -1,0 +1,193 @@
+//! Who came, who is expected, and when prices are due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use freeway_price::{Cell, Forecast, Group, Kind, Market, Precision, SolveError, horizon, size};
+use freeway_quota::{Book, Target};
+use freeway_types::{LimitIndex, Monotonic, Now, Timestamp};
+
+use super::supply::market;
+use super::tariff::Tariff;
+use crate::snapshot::Snapshot;
+use crate::waiting::Size;
+
+/// Most groups that requests are told apart by.
+const MOST_GROUPS: usize = 24;
+/// Prices are worked out for the first time when so many requests have come, or after the next time if fewer have.
+const FIRST: usize = 30;
+/// Until there is a history of three days, prices are worked out anew more often than later: each time when it has grown by so many parts of itself.
+const PART_OF_HISTORY: u32 = 24;
+const OFTEN: Duration = Duration::from_secs(3_600);
+/// When the forecast is off, prices are worked out anew no sooner than this, or an eighth of all the time so far, or a third of the time between two
+/// solutions, however wrong the forecast is …
+const SOONEST: Duration = Duration::from_secs(600);
+/// … and the forecast is looked at no more often than this.
+const LOOK: Duration = Duration::from_secs(300);
+/// How far the forecast may be off, as a share …
+const OFF: f64 = 0.2;
+/// … and how many requests it must be off by: so many times what is usual by chance.
+const CHANCE: f64 = 2.5;
+/// How much more than is expected is kept for what is worth most, as a share: when nothing is known yet, and after a day.
+const DOUBT: [f64; 2] = [0.4, 0.1];
+const DAY: Duration = Duration::from_secs(86_400);
+/// Blocks end where windows do on so many of the next days.
+const NEAR_RESETS: Duration = Duration::from_secs(4 * 86_400);
+
+/// Who came, who is expected, and when prices are due.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    resolve: Duration,
+    forecast: Forecast,
+    /// How many came, and when the first one did.
+    seen: usize,
+    begun: Option<Monotonic>,
+    asked: Option<Basis>,
+    /// When the forecast was looked at last.
+    looked: Monotonic,
+}
+
+/// What was expected when prices were asked for last.
+#[derive(Debug)]
+struct Basis {
+    at: Now,
+    /// How many were expected in each block, which end at `ends`.
+    expected: Vec<f64>,
+    ends: Vec<Timestamp>,
+    /// How many came since.
+    came: f64,
+}
+
+/// What prices are to be found for: who is expected, and what there is to give.
+#[derive(Debug)]
+pub struct Question {
+    at: Now,
+    ends: Vec<Timestamp>,
+    market: Market,
+    groups: BTreeMap<Cell, usize>,
+}
+
+// === impl Ahead ===
+
+impl Ahead {
+    /// Prices are due every so often, and when the forecast is off.
+    #[must_use]
+    pub fn new(resolve: Duration) -> Self {
+        Self { resolve, ..Self::default() }
+    }
+
+    /// A request came.
+    pub fn observe(&mut self, now: Now, kind: &Kind, size: Size) {
+        self.begun.get_or_insert(now.monotonic);
+        self.forecast.observe(now.wall, kind, size.input, size.output);
+        self.seen += 1;
+        if let Some(basis) = &mut self.asked {
+            basis.came += 1.0;
+        }
+    }
+
+    /// Whether prices are to be worked out now.
+    pub fn is_due(&mut self, now: Now) -> bool {
+        let Some(begun) = self.begun else { return false };
+        let Some(basis) = &self.asked else {
+            return self.seen >= FIRST || now.monotonic.since(begun) >= SOONEST;
+        };
+        let age = now.monotonic.since(basis.at.monotonic);
+        let every = (now.monotonic.since(begun) / PART_OF_HISTORY).max(OFTEN).min(self.resolve);
+        // What was seen for an hour is not refuted by a minute.
+        let soonest = (now.monotonic.since(begun) / 8).min(self.resolve / 3).max(SOONEST);
+        if age < soonest || now.monotonic.since(self.looked) < LOOK {
+            return age >= every;
+        }
+        self.looked = now.monotonic;
+        age >= every || basis.is_off(now)
+    }
+
+    /// Takes down what is expected and what there is to give; it counts as answered from now on. `targets` are the
+    /// deployments in the book, `waiting` those who wait: they ask now.
+    pub fn ask(
+        &mut self,
+        snapshot: &Snapshot,
+        book: &mut Book,
+        targets: &[Target],
+        now: Now,
+        waiting: impl Iterator<Item = Kind>,
+    ) -> Question {
+        let limits: Vec<LimitIndex> = targets.iter().flat_map(|target| book.limits_of(*target).to_vec()).collect();
+        let longest = limits.iter().filter_map(|limit| book.spec(*limit).length()).max().unwrap_or_default();
+        let until = now.wall.after(NEAR_RESETS);
+        let resets: Vec<Timestamp> = limits.iter().flat_map(|limit| book.resets(*limit, now.wall, until)).collect();
+        let ends = horizon(now.wall, longest, &resets);
+        let expect = |group: Group| {
+            let arrivals = self.forecast.expect(&group, now.wall, &ends);
+            (group, arrivals)
+        };
+        let expected: Vec<(Group, Vec<f64>)> = self.forecast.groups(MOST_GROUPS).into_iter().map(expect).collect();
+        let mut demand = expected.clone();
+        self.keep_more(snapshot, now, &mut demand);
+        for kind in waiting {
+            let like = demand.iter_mut().find(|(group, _)| group.kind == kind);
+            if let Some(first) = like.and_then(|(_, arrivals)| arrivals.first_mut()) {
+                *first += 1.0;
+            }
+        }
+        let market = market(snapshot, book, targets, now, &ends, &demand);
+        let cells = |(place, (group, _)): (usize, &(Group, Vec<f64>))| {
+            group.cells.iter().map(move |cell| (cell.clone(), place)).collect::<Vec<_>>()
+        };
+        let groups = expected.iter().enumerate().flat_map(cells).collect();
+        let in_block = |block: usize| expected.iter().map(|(_, arrivals)| arrivals[block]).sum();
+        let expected = (0..ends.len()).map(in_block).collect();
+        self.asked = Some(Basis { at: now, expected, ends: ends.clone(), came: 0.0 });
+        Question { at: now, ends, market, groups }
+    }
+
+    /// More is kept for what is worth more than the rest: what is kept in vain goes to the rest at last, but what was
+    /// not kept is lost. The rule for two classes is Littlewood's (1972): keep so much for the better one that the chance
+    /// of its being wanted is the ratio of their values.
+    fn keep_more(&self, snapshot: &Snapshot, now: Now, demand: &mut [(Group, Vec<f64>)]) {
+        let days = self.begun.map_or(0.0, |begun| now.monotonic.since(begun).as_secs_f64() / DAY.as_secs_f64());
+        let doubt = DOUBT[1] + (DOUBT[0] - DOUBT[1]) * (1.0 - days).max(0.0);
+        let value = |group: &Group| snapshot.rules.tiers[group.kind.tier].value;
+        let least = demand.iter().map(|(group, _)| value(group)).fold(f64::MAX, f64::min);
+        for (group, arrivals) in demand {
+            let more = 1.0 + doubt * (1.0 - least / value(group).max(f64::MIN_POSITIVE));
+            arrivals.iter_mut().for_each(|count| *count *= more);
+        }
+    }
+}
+
+// === impl Basis ===
+
+impl Basis {
+    /// Whether more or fewer came than was expected.
+    fn is_off(&self, now: Now) -> bool {
+        let (mut from, mut expected) = (self.at.wall, 0.0);
+        for (end, count) in self.ends.iter().zip(&self.expected) {
+            let part = now.wall.since(from).as_secs_f64() / end.since(from).as_secs_f64().max(1.0);
+            expected += count * part.min(1.0);
+            from = *end;
+        }
+        let off = (self.came - expected).abs();
+        off > OFF * expected && off > CHANCE * expected.max(4.0).sqrt()
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Finds the prices: a fraction of a second of work, and some megabytes that are given back.
+    ///
+    /// # Errors
+    /// When the solver stops without a solution.
+    pub fn answer(self) -> Result<Tariff, SolveError> {
+        let solution = self.market.solve(Precision::Rough)?;
+        Ok(Tariff::new(self.at.wall, self.ends, self.groups, solution))
+    }
+}
+
+/// Where a request belongs in a forecast.
+#[must_use]
+pub fn cell(kind: Kind, tokens: Size) -> Cell {
+    (kind, size(tokens.input, tokens.output))
+}

@@ -1,0 +1,50 @@
+//! What looking ahead is worth, and that it breaks nothing.
+
+use super::*;
+
+/// From noon to the fourth midnight, ten standard requests an hour and one critical one behind them, against a hundred a day.
+fn flood() -> String {
+    let hour = |hour: u32| {
+        let at = f64::from(hour) * 3_600.0;
+        let standard: Vec<String> =
+            (0..10).map(|number| line(at + f64::from(number) * 100.0, "standard", (80, 20), 0.0, "")).collect();
+        format!("{}{}", standard.concat(), line(at + 1_800.0, "critical", (80, 20), 0.0, ""))
+    };
+    (0..84).map(hour).collect()
+}
+
+fn value(config: &str, workload: &str, chooser: &mut impl Chooser) -> (Summary, f64) {
+    let loaded = loaded(config);
+    let (snapshot, limits) = (&loaded.snapshot, loaded.limits.as_slice());
+    let workload = Workload::read("w.jsonl", workload, snapshot, None).unwrap();
+    let scenario =
+        Scenario { snapshot, limits, workload: &workload, start: start(), resolve: Duration::from_secs(10_800) };
+    let run = simulate(scenario, chooser);
+    let summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
+    assert_eq!(summary.broken, [""; 0]);
+    (summary, bound(scenario).unwrap())
+}
+
+#[test]
+fn quota_is_kept_for_what_is_worth_more() {
+    let config = provider("lab", 3, "{ metric = \"requests\", window = \"day\", amount = 100, reset = \"calendar\" }");
+    let mut ahead = Ahead::new(Duration::from_secs(10_800));
+    let (priced, most) = value(&config, &flood(), &mut ahead);
+    let (plain, same) = value(&config, &flood(), &mut InOrder);
+    assert!((most - same).abs() < 1e-6);
+    // Every critical request, and standard ones with all that is left of four windows: the best there is.
+    let best = 84.0 * 10.0 + (400.0 - 84.0) * 3.0;
+    assert!((most - best).abs() < 0.01 * best, "{most} is not {best}");
+    assert!(priced.value > 0.97 * most && priced.value <= 1.001 * most, "{} of {most}", priced.value);
+    assert!(plain.value < 0.85 * most, "{} of {most}", plain.value);
+    assert_eq!((ahead.failures, priced.refused.keys().next()), (0, Some(&"price")));
+}
+
+#[test]
+fn before_there_is_anything_to_forecast_from_it_ranks_like_the_others() {
+    let config = provider("lab", 3, "{ metric = \"requests\", window = \"day\", amount = 100, reset = \"calendar\" }");
+    let few: String = (0..5_u8).map(|number| small(f64::from(number))).collect();
+    let mut ahead = Ahead::new(Duration::from_secs(10_800));
+    assert_eq!(value(&config, &few, &mut ahead).0.served, 5);
+    assert_eq!(ahead.solutions, 0);
+}
