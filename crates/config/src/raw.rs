@@ -91,7 +91,8 @@ pub struct CatalogSection {
 /// How requests find their targets.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub struct Routing {
-    /// What one unit of value is worth in USD. Not supported yet.
+    /// What one unit of value is worth in USD, where a tier's order has `any`, so that free quota and money are weighed
+    /// against each other. 0.01 if not set.
     pub usd_per_value: Option<f64>,
     /// Whether a second attempt is made at another target when one is unusually slow. It costs at most a twentieth more
     /// requests and tokens, never money and nothing that is scarce. True if not set.
@@ -128,7 +129,7 @@ pub struct ProviderSection {
 pub struct AliasSection {
     /// Targets as `provider/model`. They are equals, and their order only breaks ties, unless `strategy` says otherwise.
     pub targets: Vec<String>,
-    /// How one of them is chosen: the lowest quality that will do and then the most headroom, unless it says otherwise.
+    /// How one of them is chosen. `price` if not set.
     pub strategy: Option<StrategyName>,
     /// The least quality that will do.
     pub min_quality: Option<Quality>,
@@ -155,7 +156,8 @@ pub enum StrategyName {
     Headroom,
     /// The least time to the first content, as measured of requests of about the same size.
     Fastest,
-    /// The greatest value minus price. Not supported yet.
+    /// The greatest value minus price, where a limit's price is what it could still earn before it comes back. Until there
+    /// is a history to forecast from, the lowest quality that will do and then the most headroom.
     Price,
 }
 

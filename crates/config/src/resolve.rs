@@ -14,11 +14,14 @@ use freeway_types::{AccountIndex, CostClass, DeploymentIndex, LimitIndex, Metric
 use crate::check::Document;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::provider::{self, Endpoint, Resolved, features, prices, units};
-use crate::raw::{ProviderSection, Raw, StrategyName};
+use crate::raw::{ProviderSection, Raw};
 use crate::reference::Surroundings;
 use crate::schema::{provider_schema, schema};
 
 pub use settings::{ClientKeySetting, Settings, StoreUrl};
+
+/// Most that a unit of value may be worth, in USD: more is a mistake of units.
+const MOST_USD_PER_VALUE: f64 = 1_000.0;
 
 /// A configuration that can be used.
 pub struct Loaded {
@@ -201,15 +204,19 @@ impl Resolver<'_> {
             &parts.other_ids,
         );
         snapshot.hedge = raw.routing.hedge.unwrap_or(true);
+        if let Some(usd) = raw.routing.usd_per_value {
+            if !(usd > 0.0 && usd <= MOST_USD_PER_VALUE) {
+                self.wrong(&["routing", "usd_per_value"], "a number above 0 and up to 1,000 is wanted here", None);
+                return None;
+            }
+            snapshot.usd_per_value = usd;
+        }
         let endpoints = accounts.into_iter().map(|account| account.endpoint).collect();
         Some(Loaded { settings, snapshot, endpoints, limits: parts.limits, found })
     }
 
     /// Keys that are known and have no effect yet.
     fn unsupported(&mut self, raw: &Raw) {
-        if raw.routing.usd_per_value.is_some() {
-            self.not_yet(&["routing", "usd_per_value"], "weighing money against value");
-        }
         for (name, tier) in &raw.tiers {
             if tier.wait.is_some() {
                 self.not_yet(&["tiers", name, "wait"], "waiting for quota");
@@ -218,11 +225,6 @@ impl Resolver<'_> {
         for (name, key) in &raw.client_keys {
             if key.budget.is_some() {
                 self.not_yet(&["client_keys", name, "budget"], "a budget");
-            }
-        }
-        for (name, alias) in &raw.aliases {
-            if alias.strategy == Some(StrategyName::Price) {
-                self.not_yet(&["aliases", name, "strategy"], "this strategy");
             }
         }
     }

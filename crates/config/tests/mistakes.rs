@@ -54,7 +54,7 @@ mistake!(a_public_address_without_keys, "[server]\nlisten = \"0.0.0.0:8080\"\n")
 mistake!(a_key_that_is_not_set, "[server]\nkeys = [\"env:NOWHERE\"]\n");
 mistake!(
     what_is_not_supported_yet,
-    "[server]\nkeys = [\"env:FREEWAY_KEY\"]\n\n[store]\nurl = \"postgres://user@host/name\"\n\n[providers.groq]\nkeys = [\"env:GROQ_API_KEY\"]\n\n[aliases.smart]\ntargets = [\"groq/openai/gpt-oss-120b\"]\nstrategy = \"price\"\n\n[client_keys.ci]\nkey = \"env:CI_KEY\"\nbudget = { usd = 5.0, window = \"month\" }\n"
+    "[server]\nkeys = [\"env:FREEWAY_KEY\"]\n\n[store]\nurl = \"postgres://user@host/name\"\n\n[providers.groq]\nkeys = [\"env:GROQ_API_KEY\"]\n\n[aliases.smart]\ntargets = [\"groq/openai/gpt-oss-120b\"]\nstrategy = \"ordered\"\n\n[client_keys.ci]\nkey = \"env:CI_KEY\"\nbudget = { usd = 5.0, window = \"month\" }\n"
 );
 mistake!(
     a_price_per_token,

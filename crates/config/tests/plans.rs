@@ -126,7 +126,7 @@ fn planned(body: &str, wish: Wish<'_>, moment: &mut Moment) -> (Loaded, Plan) {
     let chat = ChatRequest::read(&Bytes::copy_from_slice(body.as_bytes())).unwrap();
     let admission = admit(&loaded.snapshot.rules, Caller::Operator, wish).unwrap();
     let named = loaded.snapshot.named(&chat.model).unwrap();
-    let plan = plan(&loaded.snapshot, Request { chat: &chat, admission: &admission, named }, moment);
+    let plan = plan(&loaded.snapshot, Request { chat: &chat, admission: &admission, named, under_way: false }, moment);
     (loaded, plan)
 }
 

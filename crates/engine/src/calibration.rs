@@ -86,7 +86,9 @@ impl Engine {
     /// Hands what was learned since the last time to the ledger's writer. To be called now and then, from where no
     /// request waits, and once before the writer ends.
     pub fn save_learned(&self) {
-        let changed = self.shared().changed(self.now().wall);
+        let now = self.now().wall;
+        let mut changed = self.shared().changed(now);
+        changed.extend(self.shared().changed_demand(now));
         if !changed.is_empty() {
             self.shared().recorder.learn(changed);
         }

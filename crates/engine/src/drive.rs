@@ -56,7 +56,8 @@ pub(crate) async fn drive(trace: Trace, job: Job) -> Driven {
 }
 
 async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
-    let plan = make_plan(&trace.engine, &job.chat, &job.admission)?;
+    let plan = make_plan(&trace.engine, &job.chat, &job.admission, false)?;
+    trace.engine.arrived(&plan, trace.engine.now());
     let candidates = write_candidates(&trace.engine, &plan);
     trace.note(|record| record.candidates = candidates);
     run(trace, job, &plan).await
@@ -208,6 +209,7 @@ fn begin<'a>(
     let is_first = flight.is_first();
     if is_first {
         engine.begins(candidate.deployment, class, expected_tokens(candidate));
+        engine.takes_its_share(course.plan);
     }
     let hedge = outlook
         .times

@@ -23,6 +23,7 @@ use crate::chance::random;
 use crate::clock::Clock;
 use crate::closing::Closing;
 use crate::drive::drive;
+use crate::foresight::Foresight;
 use crate::health::Ward;
 use crate::job::prepare;
 use crate::scrub::Scrubber;
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     /// What was learned about tokens, by deployment.
     calibrated: Mutex<BTreeMap<String, Arc<Calibrated>>>,
     state: Mutex<State>,
+    /// Who came, for prices of limits.
+    pub(crate) foresight: Mutex<Foresight>,
     /// Rings when bounds of use were flushed.
     pub(crate) secured: Notify,
 }
@@ -170,10 +173,12 @@ impl Engine {
             inquirers: Mutex::default(),
             calibrated: Mutex::default(),
             state: Mutex::default(),
+            foresight: Mutex::default(),
             secured: Notify::new(),
         };
         shared.store.recover(shared.clock.now().wall)?;
         shared.load_learned()?;
+        shared.load_demand()?;
         let legacy = shared.inherit_bounds()?;
         let engine = Self::on(Arc::new(shared), setup)?;
         let now = engine.now();
@@ -205,6 +210,7 @@ impl Engine {
             }
         }
         next.look_ahead();
+        next.shared.hurry_prices();
         Ok(next)
     }
 

@@ -7,13 +7,17 @@ use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Wish, admit};
 use freeway_quota::{GrantView, LimitView, Pace, Size};
-use freeway_router::{Learned, Plan, Verdict};
+use freeway_router::{Learned, Live, Plan, Toll, Verdict};
 use freeway_types::{LimitIndex, Metric, Quality, Timestamp};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::job::make_plan;
 use crate::sources::sources;
+use crate::state::LiveState;
+
+/// Picodollars in a dollar.
+const PICOS: f64 = 1e12;
 
 /// One limit as it stands.
 pub struct LimitReport {
@@ -55,6 +59,8 @@ pub struct LimitReport {
     pub pace: Option<Pace>,
     /// When its rest is used up at that pace, if that is before it comes back.
     pub dry: Option<Timestamp>,
+    /// What one unit of it could still earn before it comes back, in the unit of the tiers' values; USD by the dollar.
+    pub price: Option<f64>,
 }
 
 /// One pause in force.
@@ -81,8 +87,9 @@ pub struct DeploymentReport {
     pub estimates: Vec<Value>,
 }
 
-/// The candidates of a plan as the ledger keeps them: a line for each, with its target, and either its rank and what
-/// was left of its scarcest limit in permille, or nothing, the reason's code and the reason. Every request pays for
+/// The candidates of a plan as the ledger keeps them: a line for each, with its target, and either its rank, what
+/// was left of its scarcest limit in permille and, where there are prices, what the request would gain there; or nothing,
+/// the reason's code and the reason. Every request pays for
 /// it, in time and in space.
 pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
     let mut ranks = vec![0; plan.candidates.len()];
@@ -99,6 +106,10 @@ pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
                 text.push(b'\t');
                 if let Some(headroom) = headroom {
                     push_number(&mut text, permille(*headroom));
+                }
+                if let Some(score) = &candidate.score {
+                    text.push(b'\t');
+                    push_word(&mut text, &format!("{:.3}", score.gain()));
                 }
             }
             Verdict::Dropped(reason) => {
@@ -127,7 +138,11 @@ pub fn read_candidates(text: &str) -> Value {
             Ok(rank) => {
                 // Of limits that nobody knows, nobody knows what is left.
                 let headroom = third.parse::<f64>().ok().map(|permille| permille / 10.0);
-                json!({"target": target, "kept": true, "rank": rank, "headroom_percent": headroom})
+                let mut row = json!({"target": target, "kept": true, "rank": rank, "headroom_percent": headroom});
+                if let Some(gain) = fourth.and_then(|gain| gain.parse::<f64>().ok()) {
+                    row["gain"] = json!(gain);
+                }
+                row
             }
             Err(_) => json!({"target": target, "kept": false, "reason": third, "why": fourth}),
         })
@@ -137,7 +152,6 @@ pub fn read_candidates(text: &str) -> Value {
 
 /// What was learned about one kind of request. Ratios and tokens have three digits behind the point.
 fn estimate_json(learned: &Learned) -> Value {
-    let rounded = |figure: f64| (figure * 1_000.0).round() / 1_000.0;
     #[expect(clippy::cast_precision_loss, reason = "shown to people")]
     let share = learned.overran as f64 / learned.judged.max(1) as f64;
     let mut row = match learned.length {
@@ -151,6 +165,16 @@ fn estimate_json(learned: &Learned) -> Value {
     row["overran"] = json!(learned.overran);
     row["overrun_share"] = json!(rounded(share));
     row
+}
+
+/// With three digits behind the point.
+fn rounded(figure: f64) -> f64 {
+    (figure * 1_000.0).round() / 1_000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to people")]
+fn float(amount: u64) -> f64 {
+    amount as f64
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 1")]
@@ -189,7 +213,7 @@ impl Engine {
         let chat = ChatRequest::read(body)?;
         let admission: Admission = admit(&self.snapshot.rules, Caller::Operator, wish)
             .map_err(|denial| ClientError::new(400, "invalid_value", denial.to_string()))?;
-        let plan = make_plan(self, &chat, &admission)?;
+        let plan = make_plan(self, &chat, &admission, false)?;
         let expected = plan.order.first().map(|position| plan.candidates[*position].demand);
         Ok(json!({
             "model": chat.model,
@@ -199,8 +223,34 @@ impl Engine {
             "features": chat.features.iter().map(freeway_types::Feature::as_str).collect::<Vec<_>>(),
             "expected_input_tokens": expected.map(|demand| demand.input.expected),
             "expected_output_tokens": expected.map(|demand| demand.output.expected),
-            "candidates": read_candidates(&write_candidates(self, &plan)),
+            "candidates": self.with_scores(&plan, read_candidates(&write_candidates(self, &plan))),
         }))
+    }
+
+    /// Adds what a request is worth, what it would take of each limit and at which price, and what it would gain, to each
+    /// candidate that it could go to.
+    fn with_scores(&self, plan: &Plan, mut rows: Value) -> Value {
+        let now = self.now();
+        let mut state = self.state();
+        let live = LiveState { engine: self, state: &mut state, now };
+        let Some(prices) = live.prices() else { return rows };
+        for (candidate, row) in plan.candidates.iter().zip(rows.as_array_mut().into_iter().flatten()) {
+            let Some(score) = &candidate.score else { continue };
+            let toll = |toll: Toll| {
+                json!({
+                    "limit": prices.book.spec(toll.limit).name,
+                    "amount": toll.amount,
+                    "price": toll.price,
+                    "takes": rounded(toll.price * float(toll.amount)),
+                })
+            };
+            let tolls: Vec<Value> = prices.tolls(candidate.deployment, &candidate.demand).map(toll).collect();
+            row["value"] = json!(score.value);
+            row["limits"] = json!(tolls);
+            row["money"] = json!(rounded(score.money));
+            row["gain"] = json!(rounded(score.gain()));
+        }
+        rows
     }
 
     /// Every limit as it stands.
@@ -209,11 +259,17 @@ impl Engine {
         let mut state = self.state();
         let in_use: BTreeSet<LimitIndex> =
             self.targets.iter().flat_map(|target| state.book.limits_of(*target).iter().copied()).collect();
+        let tariff = state.tariff.clone();
+        let price = |place: usize, metric: Metric| {
+            let price = tariff.as_ref()?.price(LimitIndex::new(place), now.wall);
+            Some(if metric == Metric::Usd { price * PICOS } else { price })
+        };
         let views = state.book.view(now).enumerate();
         // What was shown too long ago is as good as forgotten.
         let is_known = |view: &LimitView<'_>| !view.spec.undeclared || view.amount.is_some();
         let views = views.filter(|(place, view)| in_use.contains(&LimitIndex::new(*place)) && is_known(view));
-        let reports = views.map(|(_, view)| LimitReport {
+        let reports = views.map(|(place, view)| LimitReport {
+            price: price(place, view.spec.metric),
             // First, while the view is whole.
             sources: sources(&view, now.wall),
             name: view.spec.name.clone(),
@@ -290,6 +346,8 @@ mod tests {
 
     #[test]
     fn candidates_are_read_as_they_were_written_and_as_they_were_before() {
+        let scored = read_candidates("lab/small\t1\t995\t2.875\n");
+        assert_eq!(scored[0]["gain"], json!(2.875));
         let expected = json!([
             {"target": "lab/small", "kept": true, "rank": 1, "headroom_percent": 99.5},
             {"target": "lab/free", "kept": true, "rank": 2, "headroom_percent": null},

@@ -58,11 +58,12 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
     Ok(Job { chat, admission, deadline, rescue })
 }
 
-/// Makes the plan for a request as things stand now.
+/// Makes the plan for a request as things stand now, or for going on with one that is under way.
 pub(crate) fn make_plan(
     engine: &crate::Engine,
     chat: &ChatRequest,
     admission: &Admission,
+    under_way: bool,
 ) -> Result<Plan, ClientError> {
     let named = engine.snapshot.named(&chat.model).map_err(|error| {
         let status = match error {
@@ -74,5 +75,5 @@ pub(crate) fn make_plan(
     let now = engine.now();
     let mut state = engine.state();
     let mut live = LiveState { engine, state: &mut state, now };
-    Ok(plan(&engine.snapshot, Request { chat, admission, named }, &mut live))
+    Ok(plan(&engine.snapshot, Request { chat, admission, named, under_way }, &mut live))
 }

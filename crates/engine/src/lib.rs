@@ -20,6 +20,7 @@ mod drive;
 mod engine;
 mod explain;
 mod failure;
+mod foresight;
 mod health;
 mod hearing;
 mod job;

@@ -115,7 +115,7 @@ impl Rescuer {
         job: &Job,
         suits: impl Fn(&Engine, DeploymentIndex) -> bool,
     ) -> Result<Plan, ClientError> {
-        let mut plan = make_plan(engine, &job.chat, &job.admission)?;
+        let mut plan = make_plan(engine, &job.chat, &job.admission, true)?;
         let of = |candidates: &[Candidate], position: usize| candidates[position].deployment;
         plan.order.retain(|position| suits(engine, of(&plan.candidates, *position)));
         plan.order.sort_by_key(|position| of(&plan.candidates, *position) == self.deployment);

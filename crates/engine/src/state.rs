@@ -1,11 +1,12 @@
 //! What changes from request to request: counts, pauses, what was heard of clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use freeway_catalog::{Charges, Counts};
 use freeway_quota::{Book, COUNT_LAG, Demand, Fit, PauseScope, Pauses, Skew, used};
-use freeway_router::{Account, Class, Deployment, Expectation, Live, Shape};
+use freeway_router::{Account, Class, Deployment, Expectation, Live, Pricing, Shape, Tariff};
 use freeway_store::Spent;
 use freeway_types::{DeploymentIndex, FeatureSet, KeyIndex, LimitIndex, Metric, Now, Usage};
 
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) missing: BTreeSet<String>,
     /// The providers' clocks, by account.
     pub(crate) skews: BTreeMap<String, Skew>,
+    /// The prices of limits, once there are some.
+    pub(crate) tariff: Option<Arc<Tariff>>,
     /// Deployments that the configuration in force allows.
     pub(crate) in_force: BTreeSet<String>,
 }
@@ -75,6 +78,11 @@ impl Live for LiveState<'_> {
 
     fn first_content(&mut self, deployment: DeploymentIndex, class: Class) -> Option<Duration> {
         self.state.health.lately(self.engine.wards[deployment.get()], class, self.now)
+    }
+
+    fn prices(&self) -> Option<Pricing<'_>> {
+        let tariff = self.state.tariff.as_deref()?;
+        Some(Pricing { tariff, book: &self.state.book, targets: &self.engine.targets, now: self.now })
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

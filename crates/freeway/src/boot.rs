@@ -157,7 +157,9 @@ async fn save(engine: Arc<Engine>) {
 async fn look_ahead(editions: Editions) {
     loop {
         tokio::time::sleep(LOOK_AHEAD_EVERY).await;
-        editions.engine().look_ahead();
+        let engine = editions.engine();
+        engine.look_ahead();
+        engine.look_to_prices();
     }
 }
 

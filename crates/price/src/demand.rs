@@ -8,8 +8,8 @@ use freeway_types::{DataClass, FeatureSet, Quality};
 /// What decides where a request may go and what it is worth, besides its size.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// Position of its tier among the rules' tiers.
-    pub tier: usize,
+    /// The name of its tier.
+    pub tier: Arc<str>,
     /// The least quality that will do.
     pub min_quality: Quality,
     /// Its data class.
@@ -35,6 +35,9 @@ pub struct Group {
     pub cells: Vec<Cell>,
 }
 
+/// Most groups of which each is compared with each.
+const MOST_PAIRED: usize = 128;
+
 /// A kind, and a [size](size).
 pub type Cell = (Kind, u32);
 
@@ -46,10 +49,13 @@ pub fn size(input: u64, output: u64) -> u32 {
 
 /// What a history knows of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Sums {
-    pub(crate) count: f64,
-    pub(crate) input: f64,
-    pub(crate) output: f64,
+pub struct Sums {
+    /// How many requests there were.
+    pub count: f64,
+    /// Their input tokens.
+    pub input: f64,
+    /// Their output tokens.
+    pub output: f64,
 }
 
 /// Puts cells together until there are `most` at most: always the two by whose confusion least is lost.
@@ -63,6 +69,16 @@ pub(crate) fn merged(cells: &BTreeMap<Cell, Sums>, most: usize) -> Vec<Group> {
         cells: vec![cell.clone()],
     };
     let mut groups: Vec<Group> = cells.iter().filter(|(_, sums)| sums.count > 0.0).map(group).collect();
+    if groups.len() > MOST_PAIRED {
+        // Comparing each with each takes too long: the rare ones go to what is most like them among the others.
+        groups.sort_by(|one, other| other.count.total_cmp(&one.count));
+        for rare in groups.split_off(MOST_PAIRED) {
+            let like = groups.iter_mut().min_by(|one, other| distance(one, &rare).total_cmp(&distance(other, &rare)));
+            if let Some(like) = like {
+                like.take_in(rare);
+            }
+        }
+    }
     while groups.len() > most.max(1) {
         let pairs = (1..groups.len()).flat_map(|later| (0..later).map(move |earlier| (earlier, later)));
         let harm = |(one, other): &(usize, usize)| harm(&groups[*one], &groups[*other]);
@@ -112,7 +128,13 @@ mod tests {
 
     fn kind(tier: usize, quality: u8) -> Kind {
         let min_quality = Quality::try_from(quality).unwrap();
-        Kind { tier, min_quality, data: DataClass::Public, model: "auto".into(), features: FeatureSet::default() }
+        Kind {
+            tier: tier.to_string().into(),
+            min_quality,
+            data: DataClass::Public,
+            model: "auto".into(),
+            features: FeatureSet::default(),
+        }
     }
 
     fn sums(count: f64, input: f64) -> Sums {
@@ -140,6 +162,23 @@ mod tests {
     }
 
     #[test]
+    fn of_very_many_the_rare_ones_join_the_others_first() {
+        let cell = |number: u32| {
+            let model = format!("m{}", number % 300).as_str().into();
+            let kind = Kind { model, ..kind(usize::from(number % 2 == 0), 1) };
+            ((kind, 5 + number % 10), sums(f64::from(number + 1), 100.0))
+        };
+        let cells: BTreeMap<Cell, Sums> = (0..2_000).map(cell).collect();
+        let groups = merged(&cells, 24);
+        assert_eq!(groups.len(), 24);
+        assert_eq!(groups.iter().map(|group| group.cells.len()).sum::<usize>(), cells.len());
+        let all = |groups: &[Group]| groups.iter().map(|group| group.count).sum::<f64>();
+        assert!((all(&groups) - cells.values().map(|sums| sums.count).sum::<f64>()).abs() < 1e-6);
+        let is_pure = |group: &Group| group.cells.iter().all(|(kind, _)| kind.tier == group.cells[0].0.tier);
+        assert!(groups.iter().all(is_pure), "no two tiers are taken for one");
+    }
+
+    #[test]
     fn tiers_are_the_last_to_be_mixed() {
         let cells = BTreeMap::from([
             ((kind(0, 1), 8), sums(1.0, 300.0)),
@@ -147,7 +186,7 @@ mod tests {
             ((kind(1, 1), 8), sums(100.0, 300.0)),
         ]);
         let groups = merged(&cells, 2);
-        let tiers = |group: &Group| group.cells.iter().map(|(kind, _)| kind.tier).collect::<Vec<_>>();
+        let tiers = |group: &Group| group.cells.iter().map(|(kind, _)| kind.tier.clone()).collect::<Vec<_>>();
         assert!(groups.iter().all(|group| tiers(group).windows(2).all(|pair| pair[0] == pair[1])));
     }
 }

@@ -36,8 +36,8 @@ const LEAST_HOURS: f64 = 0.25;
 /// What was asked for, by kind, size and hour.
 #[derive(Clone, Debug, Default)]
 pub struct Forecast {
-    /// When the first request came, in seconds since 1970.
-    begun: Option<f64>,
+    /// When the first request came.
+    begun: Option<Timestamp>,
     hours: BTreeMap<Cell, BTreeMap<i64, Sums>>,
     forgets_nothing: bool,
 }
@@ -49,9 +49,33 @@ impl Forecast {
         Self { forgets_nothing: true, ..Self::default() }
     }
 
+    /// When the first request came.
+    #[must_use]
+    pub const fn begun(&self) -> Option<Timestamp> {
+        self.begun
+    }
+
+    /// How many requests are remembered.
+    #[must_use]
+    pub fn seen(&self) -> f64 {
+        self.hours.values().flat_map(BTreeMap::values).map(|sums| sums.count).sum()
+    }
+
+    /// What is remembered of one hour, counted from 1970, for keeping it.
+    pub fn hour(&self, hour: i64) -> impl Iterator<Item = (&Cell, Sums)> {
+        self.hours.iter().filter_map(move |(cell, hours)| Some((cell, *hours.get(&hour)?)))
+    }
+
+    /// Takes in what was kept of an hour.
+    pub fn restore(&mut self, hour: i64, cell: Cell, sums: Sums) {
+        let starts = Timestamp::from_secs(hour * HOUR);
+        self.begun = Some(self.begun.map_or(starts, |begun| begun.min(starts)));
+        self.hours.entry(cell).or_default().insert(hour, sums);
+    }
+
     /// A request came.
     pub fn observe(&mut self, now: Timestamp, kind: &Kind, input: u64, output: u64) {
-        self.begun.get_or_insert(seconds(now));
+        self.begun.get_or_insert(now);
         let hour = now.as_secs().div_euclid(HOUR);
         let hours = self.hours.entry((kind.clone(), size(input, output))).or_default();
         let sums = hours.entry(hour).or_default();
@@ -80,7 +104,7 @@ impl Forecast {
     #[must_use]
     pub fn expect(&self, group: &Group, now: Timestamp, ends: &[Timestamp]) -> Vec<f64> {
         let Some(begun) = self.begun else { return vec![0.0; ends.len()] };
-        let past = Past { counts: self.counts(group), begun, now: seconds(now) };
+        let past = Past { counts: self.counts(group), begun: seconds(begun), now: seconds(now) };
         let trend = past.trend();
         let mut from = seconds(now);
         let mut expected = Vec::with_capacity(ends.len());

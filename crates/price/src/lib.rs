@@ -15,7 +15,7 @@ mod horizon;
 mod market;
 mod solve;
 
-pub use demand::{Cell, Group, Kind, size};
+pub use demand::{Cell, Group, Kind, Sums, size};
 pub use forecast::Forecast;
 pub use horizon::horizon;
 pub use market::{Class, Market, Offer};

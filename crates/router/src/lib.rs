@@ -28,7 +28,7 @@ pub use calibration::{Calibration, Expectation, INPUTS, Learned, OUTPUTS, Rate, 
 pub use estimate::{cost, demand, units};
 pub use health::{Breaker, Class, Fault, HedgeBudget, Latency, RetryBudget, Standing, StoredBreaker, Times};
 pub use plan::{Candidate, Live, Plan, Request, Verdict, plan};
-pub use pricing::{Ahead, Question, Score, Tariff, cell, choose, market_at_most, scores};
+pub use pricing::{Ahead, Expected, Pricing, Prospect, Question, Score, Tariff, Toll, kind, market_at_most};
 pub use reason::{Bar, Reason};
 pub use refusal::{Domain, Meaning, PauseOrder, Refusal, Remedy, Scope, read_refusal};
 pub use report::{Said, read_headers, read_quota_endpoint, read_refusal_report};

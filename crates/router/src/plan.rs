@@ -5,15 +5,18 @@ use std::time::Duration;
 use freeway_catalog::Modality;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, permits};
+use freeway_price::Cell;
 use freeway_quota::{Demand, Fit};
 use freeway_types::{CostClass, DeploymentIndex, FeatureSet, Now, Usd};
 
 use crate::calibration::{Expectation, Shape};
 use crate::estimate::{demand, least_input};
 use crate::health::Class;
+use crate::pricing::{Pricing, Score, Scored, kind, weigh};
 use crate::reason::Reason;
 use crate::snapshot::{Deployment, Named, Snapshot};
 use crate::strategy::{Standing, Strategy};
+use crate::waiting::Size;
 
 /// What a plan is made for.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub struct Request<'a> {
     pub admission: &'a Admission,
     /// What its `model` stands for.
     pub named: Named<'a>,
+    /// Whether somebody has begun to serve it, so that nothing of it is left for others.
+    pub under_way: bool,
 }
 
 /// The state of the moment, as far as a plan needs it.
@@ -44,6 +49,10 @@ pub trait Live {
     fn first_content(&mut self, _deployment: DeploymentIndex, _class: Class) -> Option<Duration> {
         None
     }
+    /// The prices of limits; `None` while there are none.
+    fn prices(&self) -> Option<Pricing<'_>> {
+        None
+    }
     /// The name of a limit.
     fn limit_name(&self, limit: freeway_types::LimitIndex) -> String;
 }
@@ -59,6 +68,8 @@ pub struct Candidate {
     pub demand: Demand,
     /// Fields of the request that would be left out for it.
     pub dropped_fields: Vec<String>,
+    /// What the request would gain there, where there are prices and it could go there.
+    pub score: Option<Score>,
 }
 
 /// Whether a candidate is in the plan.
@@ -82,8 +93,14 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// Whether the order is the user's own, so that the first target is worth a second try.
     pub ordered: bool,
+    /// Whether it goes by the prices of limits, if there are any.
+    pub by_price: bool,
     /// Whether the only target fails again and again, and there is no other.
     pub last_resort: bool,
+    /// What a forecast knows the request by.
+    pub cell: Option<Cell>,
+    /// About how large it is.
+    pub size: Size,
 }
 
 /// Makes the plan.
@@ -99,11 +116,44 @@ pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> 
             Some(reason) => Verdict::Dropped(reason),
             None => standing(*index, deployment, request.chat.features, &demand, live),
         };
-        candidates.push(Candidate { deployment: *index, verdict, demand, dropped_fields });
+        candidates.push(Candidate { deployment: *index, verdict, demand, dropped_fields, score: None });
     }
     let last_resort = least_bad(snapshot, &mut candidates, live);
-    let order = rank(snapshot, &request, strategy, &candidates, live);
-    Plan { candidates, order, ordered: strategy == Strategy::Ordered, last_resort }
+    let size = candidates.first().map_or(Size::default(), |Candidate { demand, .. }| Size {
+        input: demand.input.expected,
+        output: demand.output.expected,
+    });
+    let kind = kind(snapshot, request.admission, &request.chat.model, request.chat.features);
+    let cell = (kind, freeway_price::size(size.input, size.output));
+    let prices = live.prices().filter(|_| strategy == Strategy::Price && !last_resort);
+    let order = match prices.map(|prices| weigh(snapshot, &request, &mut candidates, &cell, &prices)) {
+        Some(scored) => fastest_of_equals(&request, &candidates, scored, live),
+        None => rank(snapshot, &request, strategy, &candidates, live),
+    };
+    let (ordered, by_price) = (strategy == Strategy::Ordered, strategy == Strategy::Price);
+    Plan { candidates, order, ordered, by_price, last_resort, cell: Some(cell), size }
+}
+
+/// The positions of scored candidates. Of what is worth as much and as good, what is measured to be faster goes first; times
+/// are told apart by powers of two, and what is not measured goes before them.
+fn fastest_of_equals(
+    request: &Request<'_>,
+    candidates: &[Candidate],
+    mut scored: Vec<Scored>,
+    live: &mut impl Live,
+) -> Vec<usize> {
+    for equals in scored.chunk_by_mut(Scored::is_like).filter(|equals| equals.len() > 1) {
+        equals.sort_by_cached_key(|scored| {
+            let candidate = &candidates[scored.position];
+            let class = class(request, candidate);
+            live.first_content(candidate.deployment, class).map(|time| time.as_millis().checked_ilog2())
+        });
+    }
+    scored.into_iter().map(|scored| scored.position).collect()
+}
+
+fn class(request: &Request<'_>, candidate: &Candidate) -> Class {
+    Class::of(request.chat.stream, candidate.demand.input.expected, request.chat.max_output)
 }
 
 /// Where all that could serve fail again and again, the one that is to be tried first is kept: breakers alone never
@@ -137,7 +187,7 @@ pub(crate) fn unfit(
     request: &Request<'_>,
     dropped_fields: &mut Vec<String>,
 ) -> Option<Reason> {
-    let Request { chat, admission, named } = request;
+    let Request { chat, admission, named, .. } = request;
     if let Some(why) = &deployment.off {
         return Some(Reason::Off(why.clone()));
     }
@@ -231,10 +281,7 @@ fn rank(
                 .prices
                 .map(|_| Usd::from_picos(i64::try_from(candidate.demand.picos.expected).unwrap_or(i64::MAX)));
             let first_content = match strategy {
-                Strategy::Fastest => {
-                    let (chat, input) = (request.chat, candidate.demand.input.expected);
-                    live.first_content(candidate.deployment, Class::of(chat.stream, input, chat.max_output))
-                }
+                Strategy::Fastest => live.first_content(candidate.deployment, class(request, candidate)),
                 _ => None,
             };
             // Nobody knows of a limit: nothing says that it is scarce.

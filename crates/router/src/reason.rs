@@ -60,6 +60,15 @@ pub enum Reason {
         /// Whether the request is larger than the whole limit.
         too_large: bool,
     },
+    /// Enough is left, and it is kept for what is worth more.
+    Price {
+        /// What the request is worth.
+        value: f64,
+        /// What it would take, at the prices in force.
+        price: f64,
+        /// When that is looked at again.
+        until: Now,
+    },
     /// A limit has enough left, and the disk was too slow to secure more of it.
     Unsecured {
         /// The limit's name.
@@ -105,7 +114,7 @@ impl Reason {
             Self::Off(_) | Self::NotChat | Self::Feature(_) | Self::Field(_) | Self::Output { .. } => Bar::Capability,
             Self::Context { .. } => Bar::Context,
             Self::Quota { too_large: true, .. } => Bar::Context,
-            Self::Quota { .. } => Bar::Quota,
+            Self::Quota { .. } | Self::Price { .. } => Bar::Quota,
             Self::Unsecured { .. } | Self::Paused { .. } | Self::Broken { .. } | Self::Failed(_) => Bar::Passing,
         }
     }
@@ -125,6 +134,7 @@ impl Reason {
             Self::Context { .. } => "context",
             Self::Output { .. } => "output",
             Self::Quota { .. } => "quota",
+            Self::Price { .. } => "price",
             Self::Unsecured { .. } => "unsecured",
             Self::Paused { .. } => "paused",
             Self::Broken { .. } => "breaker",
@@ -137,7 +147,7 @@ impl Reason {
     pub const fn until(&self) -> Option<Now> {
         match self {
             Self::Quota { until, .. } => *until,
-            Self::Paused { until, .. } | Self::Broken { until } => Some(*until),
+            Self::Paused { until, .. } | Self::Broken { until } | Self::Price { until, .. } => Some(*until),
             _ => None,
         }
     }
@@ -171,6 +181,9 @@ impl fmt::Display for Reason {
                 write!(f, "{name}: the request is larger than the whole limit")
             }
             Self::Quota { name, until: None, .. } => write!(f, "{name}: used up, and does not come back by itself"),
+            Self::Price { value, price, .. } => {
+                write!(f, "its quota is kept for what is worth more: a value of {value:.2} at a price of {price:.2}")
+            }
             Self::Unsecured { name } => write!(f, "{name}: the ledger's disk is too slow to secure more of it"),
             Self::Paused { until, why } => write!(f, "paused until {}: {why}", until.wall),
             Self::Broken { until } => write!(f, "failed again and again, and is left alone until {}", until.wall),

@@ -1,10 +1,10 @@
 //! How one of several targets is chosen.
 
-mod adequate;
 mod cheapest;
 mod fastest;
 mod headroom;
 mod ordered;
+mod price;
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::snapshot::Deployment;
 /// How one of several targets is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// The lowest quality that will do, then the most headroom: good models are kept for what needs them.
-    /// It stands in for prices until those exist.
+    /// The greatest value less price: scarce quota is kept for what it is worth most to. Until there are prices, the
+    /// lowest quality that will do, then the most headroom.
     #[default]
-    Adequate,
+    Price,
     /// In the order of the list.
     Ordered,
     /// The least expected cost.
@@ -44,7 +44,7 @@ pub(crate) struct Standing<'a> {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Self; 5] = [Self::Ordered, Self::Cheapest, Self::Fastest, Self::Headroom, Self::Adequate];
+    pub const ALL: [Self; 5] = [Self::Ordered, Self::Cheapest, Self::Fastest, Self::Headroom, Self::Price];
 
     /// The strategy of a name.
     #[must_use]
@@ -56,7 +56,7 @@ impl Strategy {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Adequate => "adequate",
+            Self::Price => "price",
             Self::Ordered => "ordered",
             Self::Cheapest => "cheapest",
             Self::Fastest => "fastest",
@@ -67,7 +67,7 @@ impl Strategy {
     /// Which of two targets comes first. The position in the list breaks the last tie, so no two are equal.
     pub(crate) fn compare(self, one: &Standing<'_>, other: &Standing<'_>) -> Ordering {
         match self {
-            Self::Adequate => adequate::compare(one, other),
+            Self::Price => price::compare(one, other),
             Self::Ordered => ordered::compare(one, other),
             Self::Cheapest => cheapest::compare(one, other),
             Self::Fastest => fastest::compare(one, other),

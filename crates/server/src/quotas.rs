@@ -67,6 +67,7 @@ fn limit(report: &LimitReport) -> Value {
         "reset_assumed": report.reset_unknown,
         "pace_per_hour": report.pace.map(|pace| shown(pace.per_hour())),
         "runs_dry": instant(report.dry),
+        "price": report.price,
         "sources": report.sources,
     })
 }

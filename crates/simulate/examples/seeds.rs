@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use freeway_config::{Surroundings, load};
 use freeway_router::Strategy;
-use freeway_simulate::{Ahead, InOrder, Scenario, Summary, Workload, bound, recount, simulate};
+use freeway_simulate::{Scenario, Summary, Workload, bound, recount, simulate};
 use freeway_types::Timestamp;
 
 /// How often prices are worked out anew.
 const RESOLVE: Duration = Duration::from_secs(3 * 3_600);
 
+const COMPARED: [Strategy; 5] =
+    [Strategy::Price, Strategy::Ordered, Strategy::Cheapest, Strategy::Fastest, Strategy::Headroom];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("which folder?")?;
     let only = std::env::args().nth(2);
-    println!("| scenario | bound | price | ordered | cheapest | headroom | adequate | solved | s |");
+    println!("| scenario | bound | price | ordered | cheapest | fastest | headroom | solved | s |");
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut folders: Vec<_> = std::fs::read_dir(&folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
     folders.sort();
@@ -41,27 +44,19 @@ fn row(name: &str, path: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let surroundings = Surroundings { variable: &|_| None, folder: path, now: start };
     let loaded = load("config.toml", Some(&config), &surroundings).map_err(|mistakes| mistakes.to_string())?;
     let (snapshot, limits) = (&loaded.snapshot, loaded.limits.as_slice());
-    let read = |strategy| Workload::read("workload.jsonl", &lines, snapshot, strategy);
-    let (mut bound_value, mut cells) = (None, Vec::new());
-    for strategy in [None]
-        .into_iter()
-        .chain([Strategy::Ordered, Strategy::Cheapest, Strategy::Headroom, Strategy::Adequate].map(Some))
-    {
-        let workload = read(strategy)?;
+    let (mut most, mut cells) = (None, Vec::new());
+    for strategy in COMPARED {
+        let workload = Workload::read("workload.jsonl", &lines, snapshot, Some(strategy))?;
         let scenario = Scenario { snapshot, limits, workload: &workload, start, resolve: RESOLVE };
         let begun = Instant::now();
-        let bound_value = *bound_value.get_or_insert_with(|| bound(scenario).unwrap_or(f64::NAN));
-        let mut ahead = Ahead::new(RESOLVE);
-        let run = match strategy {
-            None => simulate(scenario, &mut ahead),
-            Some(_) => simulate(scenario, &mut InOrder),
-        };
+        let most = *most.get_or_insert_with(|| bound(scenario).unwrap_or(f64::NAN));
+        let run = simulate(scenario);
         let summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
         let broken = if summary.broken.is_empty() { "" } else { " BROKEN" };
-        cells.push(format!("{:.4}{broken}", summary.value / bound_value));
-        if strategy.is_none() {
-            cells.insert(0, format!("{bound_value:.0}"));
-            cells.push(format!("{}/{}", ahead.solutions, ahead.failures));
+        cells.push(format!("{:.4}{broken}", summary.value / most));
+        if strategy == Strategy::Price {
+            cells.insert(0, format!("{most:.0}"));
+            cells.push(format!("{}/{}", run.solutions, run.failures));
             cells.push(format!("{:.1}", begun.elapsed().as_secs_f64()));
         }
     }

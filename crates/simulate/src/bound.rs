@@ -12,7 +12,7 @@ use freeway_router::market_at_most;
 use freeway_types::{Monotonic, Timestamp};
 
 use crate::Scenario;
-use crate::ahead::kind;
+use crate::ahead::of_workload;
 use crate::scene::Scene;
 
 /// Most variables of the program.
@@ -38,7 +38,12 @@ pub fn bound(scenario: Scenario<'_>) -> Option<f64> {
             let wait = arrival.deadline.since(arrival.arrives);
             let forecast = by_patience.entry(patience(wait, block)).or_insert_with(Forecast::unforgetting);
             let at = scenario.now(arrival.arrives).wall;
-            forecast.observe(at, &kind(scenario.workload, arrival), arrival.size.input, arrival.size.output);
+            forecast.observe(
+                at,
+                &of_workload(scenario.workload, scenario.snapshot, arrival),
+                arrival.size.input,
+                arrival.size.output,
+            );
         }
         let ends = ends(scenario.start, hours, block);
         let mut groups: Vec<(Group, Vec<f64>)> = Vec::new();

@@ -12,19 +12,15 @@
 
 mod ahead;
 mod bound;
-mod choose;
 mod recount;
 mod run;
 mod scene;
 mod summary;
 mod workload;
 
-pub use ahead::Ahead;
 pub use bound::bound;
-pub use choose::{Choice, Chooser, InOrder};
 pub use recount::{Broken, LimitUse, Recount, recount};
 pub use run::{Decision, Refused, Run, decision_lines, simulate};
-pub use scene::{Kind, Scene, Waiters};
 pub use summary::{Summary, TargetRow, TierRow};
 pub use workload::{Arrival, Workload, WorkloadError};
 

@@ -5,7 +5,7 @@ use freeway_router::{Bar, Desk, Plan, Reason, Request, Size, Unserved, Verdict, 
 use freeway_types::{DeploymentIndex, Monotonic, Usage};
 
 use crate::Scenario;
-use crate::choose::{Choice, Chooser};
+use crate::ahead::Outlook;
 use crate::scene::{Kind, Moment, Scene, Waiters};
 use crate::workload::{Arrival, as_seconds};
 
@@ -36,15 +36,21 @@ pub struct Run {
     pub decisions: Vec<Decision>,
     /// Those that were not, in the order of their lines.
     pub refused: Vec<Refused>,
+    /// How often prices were worked out.
+    pub solutions: usize,
+    /// How often they could not be, so that the earlier ones stayed.
+    pub failures: usize,
 }
 
 /// Makes the decisions for a workload. One uses nothing of what comes later.
 #[must_use]
-pub fn simulate(scenario: Scenario<'_>, chooser: &mut impl Chooser) -> Run {
+pub fn simulate(scenario: Scenario<'_>) -> Run {
     let arrivals = &scenario.workload.arrivals;
     let mut order: Vec<usize> = (0..arrivals.len()).collect();
     order.sort_by(|one, other| arrivals[*one].at.total_cmp(&arrivals[*other].at).then(one.cmp(other)));
-    let mut gateway = Gateway { scene: Scene::new(scenario), chooser, run: Run::default(), codes: Vec::new() };
+    let scene = Scene::new(scenario);
+    let outlook = scenario.workload.looks_ahead().then(|| Outlook::new(&scene));
+    let mut gateway = Gateway { scene, outlook, run: Run::default(), codes: Vec::new() };
     gateway.codes.resize(arrivals.len(), "");
     for line in order {
         gateway.pass_until(arrivals[line].arrives);
@@ -53,6 +59,9 @@ pub fn simulate(scenario: Scenario<'_>, chooser: &mut impl Chooser) -> Run {
     gateway.pass_until(Monotonic::from_micros(u64::MAX));
     let mut run = gateway.run;
     run.refused.sort_by_key(|refused| refused.line);
+    if let Some(outlook) = gateway.outlook {
+        (run.solutions, run.failures) = (outlook.solutions, outlook.failures);
+    }
     run
 }
 
@@ -70,9 +79,10 @@ pub fn decision_lines(scenario: Scenario<'_>, decisions: &[Decision]) -> String 
     text
 }
 
-struct Gateway<'s, 'a, C> {
+struct Gateway<'a> {
     scene: Scene<'a>,
-    chooser: &'s mut C,
+    /// Who works prices out, where somebody goes by them.
+    outlook: Option<Outlook>,
     run: Run,
     /// Why each request was not served when it arrived, of those that wait.
     codes: Vec<&'static str>,
@@ -84,7 +94,7 @@ struct Obstacle {
     code: &'static str,
 }
 
-impl<C: Chooser> Gateway<'_, '_, C> {
+impl Gateway<'_> {
     /// Lets those that wait take turns until an instant, that one included.
     fn pass_until(&mut self, end: Monotonic) {
         while let Some(next) = self.scene.waiting.next().filter(|next| *next <= end) {
@@ -98,7 +108,9 @@ impl<C: Chooser> Gateway<'_, '_, C> {
     fn receive(&mut self, line: usize) {
         let arrival = &self.scene.scenario.workload.arrivals[line];
         self.advance(arrival.arrives);
-        self.chooser.arrived(&self.scene, arrival);
+        if let Some(outlook) = &mut self.outlook {
+            outlook.arrived(&self.scene, arrival);
+        }
         let Err(Obstacle { unserved, code }) = self.send(line) else { return };
         match unserved {
             Unserved::NotBefore(again) if again <= arrival.deadline => {
@@ -114,21 +126,20 @@ impl<C: Chooser> Gateway<'_, '_, C> {
     fn advance(&mut self, instant: Monotonic) {
         let instant = instant.max(self.scene.now.monotonic);
         self.scene.now = self.scene.scenario.now(instant);
-        self.chooser.advance(&mut self.scene);
+        if let Some(outlook) = &mut self.outlook {
+            outlook.advance(&mut self.scene);
+        }
     }
 
     /// Where a request would go now.
     fn choose(&mut self, arrival: &Arrival) -> Result<(usize, Plan), Obstacle> {
         let scenario = self.scene.scenario;
         let named = scenario.workload.named(arrival.route);
-        let request = Request { chat: &arrival.chat, admission: &arrival.admission, named };
+        let request = Request { chat: &arrival.chat, admission: &arrival.admission, named, under_way: false };
         let plan = plan(scenario.snapshot, request, &mut Moment(&mut self.scene));
-        if plan.order.is_empty() {
-            return Err(obstacle(&plan));
-        }
-        match self.chooser.choose(&self.scene, arrival, &plan) {
-            Choice::Take(position) => Ok((position, plan)),
-            Choice::Leave { unserved, code } => Err(Obstacle { unserved, code }),
+        match plan.order.first() {
+            Some(first) => Ok((*first, plan)),
+            None => Err(obstacle(&plan)),
         }
     }
 
@@ -139,7 +150,7 @@ impl<C: Chooser> Gateway<'_, '_, C> {
         let (position, plan) = self.choose(arrival)?;
         let candidate = &plan.candidates[position];
         let deployment = scenario.snapshot.deployment(candidate.deployment);
-        let Scene { now, book, targets, .. } = &mut self.scene;
+        let Scene { now, book, targets, tariff, .. } = &mut self.scene;
         let target = targets[candidate.deployment.get()];
         let id = book.reserve_at(*now, target, &candidate.demand).map_err(|blocked| {
             let unserved = blocked.until.map_or(Unserved::Never, |until| Unserved::NotBefore(until.monotonic));
@@ -151,12 +162,14 @@ impl<C: Chooser> Gateway<'_, '_, C> {
         book.received(id, *now);
         book.settle(id, *now, &actual);
         self.run.decisions.push(Decision { line, at: now.monotonic, target: candidate.deployment });
-        self.chooser.served(&self.scene, arrival);
+        if let (Some(tariff), Some(cell)) = (tariff, &plan.cell) {
+            tariff.take(cell);
+        }
         Ok(())
     }
 }
 
-impl<C: Chooser> Desk<usize> for Gateway<'_, '_, C> {
+impl Desk<usize> for Gateway<'_> {
     fn ask(&mut self, like: &usize, size: Size) -> Result<(), Unserved> {
         let mut arrival = self.scene.scenario.workload.arrivals[*like].clone();
         arrival.size = size;

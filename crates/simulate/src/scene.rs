@@ -1,7 +1,7 @@
 //! The state of the moment: what is counted and who waits.
 
 use freeway_quota::{Book, Demand, Fit, Margins, Target};
-use freeway_router::{Deployment, Expectation, Live, Rate, Shape, Waiting};
+use freeway_router::{Deployment, Expectation, Live, Pricing, Rate, Shape, Tariff, Waiting};
 use freeway_types::{DataClass, DeploymentIndex, FeatureSet, LimitIndex, Now, Quality};
 
 use crate::Scenario;
@@ -10,7 +10,7 @@ use crate::workload::Arrival;
 /// What makes two requests that wait of one kind. Sizes are told apart by powers of two, so that the smallest of a kind
 /// says something of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kind {
+pub(crate) struct Kind {
     tier: usize,
     data: DataClass,
     min_quality: Quality,
@@ -20,21 +20,23 @@ pub struct Kind {
 }
 
 /// Those that wait, as positions in the workload.
-pub type Waiters = Waiting<Kind, usize>;
+pub(crate) type Waiters = Waiting<Kind, usize>;
 
 /// The state of the moment.
 #[derive(Debug)]
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// What is simulated.
-    pub scenario: Scenario<'a>,
+    pub(crate) scenario: Scenario<'a>,
     /// The instant.
-    pub now: Now,
+    pub(crate) now: Now,
     /// The counts of all limits.
-    pub book: Book,
+    pub(crate) book: Book,
     /// The deployments in the book.
-    pub targets: Vec<Target>,
+    pub(crate) targets: Vec<Target>,
+    /// The prices of limits, once there are some.
+    pub(crate) tariff: Option<Tariff>,
     /// Positions in the workload of those that wait. While they take turns, it is empty.
-    pub waiting: Waiters,
+    pub(crate) waiting: Waiters,
 }
 
 impl Kind {
@@ -63,7 +65,7 @@ impl<'a> Scene<'a> {
             book.enlist(&deployment.name, &account.id, &declared)
         };
         let targets = scenario.snapshot.deployments.iter().map(enlist).collect();
-        Self { scenario, now, book, targets, waiting: Waiting::new(usize::MAX) }
+        Self { scenario, now, book, targets, tariff: None, waiting: Waiting::new(usize::MAX) }
     }
 }
 
@@ -87,6 +89,11 @@ impl Live for Moment<'_, '_> {
     /// Nothing is estimated: the input is known, and the output is what was asked for.
     fn expect(&mut self, _: DeploymentIndex, _: Shape) -> Expectation {
         Expectation { input: Rate::from_bits(0), output: u32::MAX }
+    }
+
+    fn prices(&self) -> Option<Pricing<'_>> {
+        let Scene { tariff, book, targets, now, .. } = &*self.0;
+        tariff.as_ref().map(|tariff| Pricing { tariff, book, targets, now: *now })
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

@@ -52,7 +52,7 @@ fn played(config: &str, workload: &str, strategy: Option<Strategy>) -> (Vec<Stri
     let workload = Workload::read("w.jsonl", workload, snapshot, strategy).unwrap();
     let scenario =
         Scenario { snapshot, limits, workload: &workload, start: start(), resolve: Duration::from_secs(10_800) };
-    let run = simulate(scenario, &mut InOrder);
+    let run = simulate(scenario);
     let summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
     assert_eq!(summary.broken, [""; 0]);
     let mut came = vec![String::new(); workload.arrivals.len()];

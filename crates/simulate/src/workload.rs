@@ -90,6 +90,13 @@ impl Workload {
         &self.routes[route].name
     }
 
+    /// Whether some of its requests go by prices.
+    #[must_use]
+    pub fn looks_ahead(&self) -> bool {
+        let strategy = |route: &Route| route.alias.as_ref().map_or_else(Strategy::default, |alias| alias.strategy);
+        self.routes.iter().any(|route| strategy(route) == Strategy::Price)
+    }
+
     /// Reads a workload for a configuration. `file` is what its mistakes are told of; `strategy` goes before what the
     /// configuration says of how targets are chosen.
     ///

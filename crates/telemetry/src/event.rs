@@ -123,6 +123,20 @@ pub enum Event<'a> {
         /// Limits of which more counts as used than the ledger knows of.
         limits: usize,
     },
+    /// Prices of limits were worked out.
+    Priced {
+        /// Groups of requests that are expected.
+        groups: usize,
+        /// Limits of which a unit is worth anything.
+        limits: usize,
+        /// How long it took, in milliseconds.
+        millis: u64,
+    },
+    /// Prices of limits could not be worked out; the earlier ones stay.
+    PricesFailed {
+        /// Why.
+        why: &'a str,
+    },
     /// An edited configuration is in force.
     Reloaded {
         /// Targets that can be called now.
@@ -184,6 +198,8 @@ impl Event<'_> {
             Self::TurnedAway { .. } => "turned_away",
             Self::LedgerFailed { .. } => "ledger_failed",
             Self::PowerLost { .. } => "power_lost",
+            Self::Priced { .. } => "priced",
+            Self::PricesFailed { .. } => "prices_failed",
             Self::Reloaded { .. } => "reloaded",
             Self::ReloadRefused { .. } => "reload_refused",
             Self::RouteAtRisk { .. } => "route_at_risk",
@@ -200,6 +216,7 @@ impl Event<'_> {
                 Level::Debug
             }
             Self::Listening { .. }
+            | Self::Priced { .. }
             | Self::Reloaded { .. }
             | Self::Resumed { .. }
             | Self::BreakerClosed { .. }
@@ -208,6 +225,7 @@ impl Event<'_> {
             Self::Paused { .. }
             | Self::BreakerOpened { .. }
             | Self::PowerLost { .. }
+            | Self::PricesFailed { .. }
             | Self::MalformedEvent { .. }
             | Self::RouteAtRisk { .. }
             | Self::CreditEnding { .. } => Level::Warn,
@@ -244,6 +262,8 @@ impl Event<'_> {
             Self::TurnedAway { reason } => format!("reason={reason}"),
             Self::LedgerFailed { error } => format!("error={error:?}"),
             Self::PowerLost { limits } => format!("limits={limits}"),
+            Self::Priced { groups, limits, millis } => format!("groups={groups} limits={limits} millis={millis}"),
+            Self::PricesFailed { why } => format!("why={why:?}"),
             Self::Reloaded { targets } => format!("targets={targets}"),
             Self::ReloadRefused { why } => format!("why={why:?}"),
             Self::RouteAtRisk { route, why, remedy } => format!("route={route:?} why={why:?} remedy={remedy:?}"),
@@ -274,6 +294,8 @@ impl Event<'_> {
             Self::Listening { .. }
             | Self::Paused { .. }
             | Self::PowerLost { .. }
+            | Self::Priced { .. }
+            | Self::PricesFailed { .. }
             | Self::Resumed { .. }
             | Self::BreakerClosed { .. }
             | Self::RouteAtRisk { .. }

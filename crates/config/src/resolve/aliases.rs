@@ -93,7 +93,7 @@ impl Resolver<'_> {
                 Some(StrategyName::Cheapest) => Strategy::Cheapest,
                 Some(StrategyName::Headroom) => Strategy::Headroom,
                 Some(StrategyName::Fastest) => Strategy::Fastest,
-                Some(StrategyName::Price) | None => Strategy::default(),
+                Some(StrategyName::Price) | None => Strategy::Price,
             },
             min_quality: section.min_quality.unwrap_or(Quality::LOWEST),
             drop_unsupported: section.drop_unsupported,

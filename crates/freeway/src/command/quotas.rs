@@ -36,6 +36,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let clock = Clock { now: instant(&answer["at"]).unwrap_or_else(client::now), zone: environment::zone() };
     let rows: Vec<Vec<String>> = list(&answer["limits"]).flat_map(|limit| limit_rows(limit, &clock)).collect();
     print!("{}", render(&HEADING, &rows));
+    let is_priced = |limit: &&Value| limit["price"].as_f64().is_some_and(|price| price > 0.0);
+    let price = |limit: &Value| vec![text(&limit["limit"]), format!("{:.6}", limit["price"].as_f64().unwrap_or(0.0))];
+    let rows: Vec<Vec<String>> = list(&answer["limits"]).filter(is_priced).map(price).collect();
+    if !rows.is_empty() {
+        print!("\n{}", render(&["scarce", "value of a unit"], &rows));
+    }
     let pause = |pause: &Value| vec![text(&pause["what"]), clock.show(&pause["until"]), text(&pause["why"])];
     let rows: Vec<Vec<String>> = list(&answer["pauses"]).map(pause).collect();
     if !rows.is_empty() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use freeway_catalog::window_seconds;
 use freeway_router::Strategy;
-use freeway_simulate::{Ahead, InOrder, LimitUse, Scenario, Summary, Workload, decision_lines, recount, simulate};
+use freeway_simulate::{LimitUse, Scenario, Summary, Workload, decision_lines, recount, simulate};
 use freeway_types::{Metric, Timestamp};
 use serde_json::{Value, json};
 
@@ -15,8 +15,6 @@ use crate::command::Report;
 use crate::environment;
 use crate::table::{number, render};
 
-/// The strategy that looks ahead. It is being built: the gateway itself does not have it yet.
-const PRICE: &str = "price";
 /// How many broken rules are told in words.
 const MOST_TOLD: usize = 5;
 
@@ -30,11 +28,10 @@ pub(crate) struct Arguments {
     /// The instant at which the workload begins, such as 2026-11-23T00:00:00Z: windows of a calendar depend on it.
     #[arg(long, value_name = "WHEN")]
     start: String,
-    /// How targets are chosen, whatever the configuration says: ordered, cheapest, fastest, headroom or adequate; or price,
-    /// which is still being built and not in the gateway yet.
+    /// How targets are chosen, whatever the configuration says: ordered, cheapest, fastest, headroom or price.
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
-    /// How often a strategy that looks ahead works out its prices anew. Those that rank do not.
+    /// How often prices are worked out anew at most; other strategies have none.
     #[arg(long, value_name = "LENGTH", default_value = "3h")]
     resolve: String,
     /// Write each decision as a line of JSON: `{"i": line from 0, "at": seconds, "target": "provider/model"}`; what has
@@ -50,8 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         .ok_or_else(|| format!("--start: `{}` is no instant; write 2026-11-23T00:00:00Z", arguments.start))?;
     let resolve = window_seconds(&arguments.resolve).map(Duration::from_secs);
     let resolve = resolve.ok_or_else(|| format!("--resolve: `{}` is no length; write 3h", arguments.resolve))?;
-    let is_priced = arguments.strategy.as_deref() == Some(PRICE);
-    let strategy = arguments.strategy.as_deref().filter(|_| !is_priced).map(strategy).transpose()?;
+    let strategy = arguments.strategy.as_deref().map(strategy).transpose()?;
     // Facts are as old as they are at the start, so that the same simulation gives the same on every day.
     let loaded = environment::configuration(arguments.report.config.as_deref(), start)?;
     let path = arguments.workload.display().to_string();
@@ -59,18 +55,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let workload = Workload::read(&path, &text, &loaded.snapshot, strategy).map_err(|error| error.to_string())?;
     let (snapshot, limits) = (&loaded.snapshot, loaded.limits.as_slice());
     let scenario = Scenario { snapshot, limits, workload: &workload, start, resolve };
-    let run = match is_priced {
-        true => simulate(scenario, &mut Ahead::new(resolve)),
-        false => simulate(scenario, &mut InOrder),
-    };
+    let run = simulate(scenario);
     if let Some(path) = &arguments.decisions {
         let text = decision_lines(scenario, &run.decisions);
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let mut summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
-    summary.bound = is_priced.then(|| freeway_simulate::bound(scenario)).flatten();
+    summary.bound = freeway_simulate::bound(scenario);
     summary.share_of_bound = summary.bound.filter(|bound| *bound > 0.0).map(|bound| summary.value / bound);
-    let name = if is_priced { PRICE } else { strategy.map_or("as configured", Strategy::as_str) };
+    let name = strategy.map_or("as configured", Strategy::as_str);
     match arguments.report.json {
         true => println!("{:#}", document(&summary, name, start)),
         false => print!("{}", page(&summary, name, start)),
@@ -85,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 fn strategy(name: &str) -> Result<Strategy, String> {
     Strategy::parse(name).ok_or_else(|| {
         let known: Vec<&str> = Strategy::ALL.into_iter().map(Strategy::as_str).collect();
-        format!("--strategy: there is no `{name}`; there are {}, {PRICE}", known.join(", "))
+        format!("--strategy: there is no `{name}`; there are {}", known.join(", "))
     })
 }
 

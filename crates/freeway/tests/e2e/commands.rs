@@ -138,7 +138,7 @@ async fn an_edit_is_compared_with_the_file_before_it() {
         "setting   changed  server.listen: 127.0.0.1:0 → 127.0.0.1:1 (needs a restart)",
         "account   changed  a: keys changed",
         "limit     changed  a/a-model requests per day: amount 5 → 7",
-        "alias     added    one: targets a/a-model; strategy adequate",
+        "alias     added    one: targets a/a-model; strategy price",
         "ok        would listen on 127.0.0.1:1",
     ] {
         assert!(page.contains(line), "{line}: {page}");
@@ -214,11 +214,8 @@ async fn a_mistake_is_shown_with_its_place_and_the_right_name() {
         &["there is no provider `aa`", "did you mean `a`?"],
     )
     .await;
-    check_mistake(
-        &format!("{table}[aliases.x]\ntargets = [\"a/a-model\"]\nstrategy = \"price\"\n"),
-        &["not supported yet"],
-    )
-    .await;
+    check_mistake(&format!("[tiers.batch]\nwait = 5.0\n{table}"), &["wait", "not supported yet"]).await;
+    check_mistake(&format!("[routing]\nusd_per_value = -1.0\n{table}"), &["freeway.toml:4", "above 0"]).await;
     check_mistake(&table.replace("cost = \"free\"", "cost = \"gratis\""), &["cost", "gratis"]).await;
     check_mistake(&format!("{table}[tiers.batch\n"), &["freeway.toml:"]).await;
 }

@@ -243,7 +243,9 @@ async fn config(first: Answers, second: Answers, models: usize) -> String {
         ));
         tokio::spawn(serve(listener, answers));
     }
-    let alias = |model| format!("[aliases.cut-{model}]\ntargets = [\"a/m-{model}\", \"b/m-{model}\"]\n");
+    let alias = |model| {
+        format!("[aliases.cut-{model}]\nstrategy = \"ordered\"\ntargets = [\"a/m-{model}\", \"b/m-{model}\"]\n")
+    };
     config.extend((0..models).map(alias));
     config
 }

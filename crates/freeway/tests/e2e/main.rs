@@ -38,6 +38,7 @@ mod overload;
 mod patience;
 mod policy;
 mod pressure;
+mod prices;
 mod quotas;
 mod reload;
 mod rescue;

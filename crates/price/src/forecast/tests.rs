@@ -4,7 +4,13 @@ use super::*;
 
 fn kind(tier: usize) -> Kind {
     let min_quality = Quality::LOWEST;
-    Kind { tier, min_quality, data: DataClass::Public, model: "auto".into(), features: FeatureSet::default() }
+    Kind {
+        tier: tier.to_string().into(),
+        min_quality,
+        data: DataClass::Public,
+        model: "auto".into(),
+        features: FeatureSet::default(),
+    }
 }
 
 /// A past in which so many requests come evenly in each hour.

@@ -1,14 +1,14 @@
-//! What a request would gain at each target, and which one it takes.
+//! What a request would gain at each target, and in which order the targets that are worth it are tried.
 
 use std::cmp::Ordering;
 
-use freeway_policy::Admission;
 use freeway_price::Cell;
 use freeway_quota::Demand;
-use freeway_types::{CostClass, Group, Now};
+use freeway_types::{CostClass, Group};
 
-use super::tariff::Tariff;
-use crate::plan::{Candidate, Plan, Verdict};
+use super::tariff::Pricing;
+use crate::plan::{Candidate, Request, Verdict};
+use crate::reason::Reason;
 use crate::snapshot::{Deployment, Snapshot};
 
 /// A target is taken although its price is above the value, as long as it is by no more than this share of the value:
@@ -23,19 +23,27 @@ const PICOS: f64 = 1e12;
 /// What a request would gain at one target, in the unit of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// The candidate's position in the plan.
-    pub position: usize,
-    /// Position of the group in the tier's order: groups are tried in turn.
-    pub place: usize,
     /// What the request is worth.
     pub value: f64,
     /// What it uses of limits, at their prices.
     pub toll: f64,
     /// What it costs in money, where the group is `any`.
     pub money: f64,
+}
+
+/// One candidate among the others.
+#[derive(Debug)]
+pub(crate) struct Scored {
+    /// Its position in the plan.
+    pub(crate) position: usize,
+    /// Position of its group in the tier's order: groups are tried in turn.
+    place: usize,
+    /// Its gain, in steps of what prices are exact to.
+    step: f64,
     quality: u8,
     /// Share of the scarcest limit that is used.
     used: f64,
+    score: Score,
 }
 
 impl Score {
@@ -46,57 +54,66 @@ impl Score {
     }
 
     /// Whether the target is worth its price.
-    #[must_use]
-    pub fn is_worth_it(&self) -> bool {
+    fn is_worth_it(&self) -> bool {
         self.gain() >= -MARGIN * self.value
-    }
-
-    /// Gains are compared in steps of what prices are exact to. Of what is as good, the lowest quality goes first, then
-    /// what has most left, then the order of the list.
-    fn compare(&self, other: &Self) -> Ordering {
-        let step = |score: &Self| (-score.gain() / (MARGIN * score.value.max(f64::MIN_POSITIVE))).round();
-        let order = self.place.cmp(&other.place).then(step(self).total_cmp(&step(other)));
-        let order = order.then(self.quality.cmp(&other.quality)).then(self.used.total_cmp(&other.used));
-        order.then(self.position.cmp(&other.position))
     }
 }
 
-/// The scores of the kept candidates that the tier allows, the best first. `toll` is what an attempt costs at the prices
-/// of limits.
-#[must_use]
-pub fn scores(
+impl Scored {
+    /// Gains are compared in steps of what prices are exact to. Of what is as good, the lowest quality goes first, then
+    /// what has most left, then the order of the list.
+    fn compare(&self, other: &Self) -> Ordering {
+        let order = self.place.cmp(&other.place).then(other.step.total_cmp(&self.step));
+        let order = order.then(self.quality.cmp(&other.quality)).then(self.used.total_cmp(&other.used));
+        order.then(self.position.cmp(&other.position))
+    }
+
+    /// Whether only what is measured of two can decide between them.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.place == other.place && self.step.total_cmp(&other.step).is_eq() && self.quality == other.quality
+    }
+}
+
+/// Gives each kept candidate its score, and these in order, the best first. What is not worth its price is dropped, and
+/// everything is where a request gains next to nothing and others like it have had all that is theirs. A request that is
+/// under way is worth going on with, whatever it takes.
+pub(crate) fn weigh(
     snapshot: &Snapshot,
-    admission: &Admission,
-    plan: &Plan,
-    mut toll: impl FnMut(&Candidate) -> f64,
-) -> Vec<Score> {
-    let tier = &snapshot.rules.tiers[admission.tier];
-    let mut scores: Vec<Score> = Vec::with_capacity(plan.candidates.len());
-    for (position, candidate) in plan.candidates.iter().enumerate() {
+    request: &Request<'_>,
+    candidates: &mut [Candidate],
+    cell: &Cell,
+    prices: &Pricing<'_>,
+) -> Vec<Scored> {
+    let tier = &snapshot.rules.tiers[request.admission.tier];
+    let value = tier.value;
+    let mut scored: Vec<Scored> = Vec::with_capacity(candidates.len());
+    for (position, candidate) in candidates.iter_mut().enumerate() {
         let deployment = snapshot.deployment(candidate.deployment);
         let Verdict::Kept { headroom } = candidate.verdict else { continue };
         let Some(place) = tier.order.iter().position(|group| group.contains(deployment.cost)) else { continue };
         let money = if tier.order[place] == Group::Any { money(snapshot, deployment, &candidate.demand) } else { 0.0 };
-        scores.push(Score {
-            position,
-            place,
-            value: tier.value,
-            toll: toll(candidate),
-            money,
-            quality: deployment.quality.get(),
-            used: 1.0 - headroom.unwrap_or(1.0),
-        });
+        let score = Score { value, toll: prices.toll(candidate.deployment, &candidate.demand), money };
+        candidate.score = Some(score);
+        let step = (score.gain() / (MARGIN * value.max(f64::MIN_POSITIVE))).round();
+        let (quality, used) = (deployment.quality.get(), 1.0 - headroom.unwrap_or(1.0));
+        scored.push(Scored { position, place, step, quality, used, score });
     }
-    scores.sort_by(Score::compare);
-    scores
-}
-
-/// The best of the scores that is worth its price, if the request is to be served now. None where no target is, and for
-/// one that gains next to nothing when all that are to be served of its kind have been.
-#[must_use]
-pub fn choose(scores: &[Score], tariff: &Tariff, cell: &Cell, now: Now) -> Option<usize> {
-    let best = scores.iter().find(|score| score.is_worth_it())?;
-    (best.gain() > EVEN * best.value || tariff.has_room(cell, now.wall)).then_some(best.position)
+    scored.sort_by(Scored::compare);
+    if request.under_way {
+        return scored;
+    }
+    let best = scored.iter().map(|scored| scored.score).find(Score::is_worth_it);
+    let is_served =
+        best.is_some_and(|best| best.gain() > EVEN * value || prices.tariff.has_room(cell, prices.now.wall));
+    scored.retain(|Scored { position, score, .. }| {
+        let is_kept = is_served && score.is_worth_it();
+        if !is_kept {
+            let reason = Reason::Price { value, price: score.toll + score.money, until: prices.again() };
+            candidates[*position].verdict = Verdict::Dropped(reason);
+        }
+        is_kept
+    });
+    scored
 }
 
 /// What an attempt costs in money, in the unit of values.

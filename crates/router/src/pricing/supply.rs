@@ -79,21 +79,22 @@ fn supplied(
         }
     }
     for (group, arrivals) in groups {
-        let tier = &snapshot.rules.tiers[group.kind.tier];
-        let offers = offers(snapshot, book, targets, group);
-        market.classes.push(Class { value: tier.value, arrivals: arrivals.clone(), patience: 0, offers });
+        let tier = snapshot.rules.tiers.iter().position(|tier| *tier.name == *group.kind.tier);
+        let value = tier.map_or(0.0, |tier| snapshot.rules.tiers[tier].value);
+        let offers = tier.map_or(Vec::new(), |tier| offers(snapshot, book, targets, tier, group));
+        market.classes.push(Class { value, arrivals: arrivals.clone(), patience: 0, offers });
     }
     market
 }
 
-/// Who may serve the requests of a group.
-fn offers(snapshot: &Snapshot, book: &Book, targets: &[Target], group: &Group) -> Vec<Offer> {
+/// Who may serve the requests of a group, which are of a tier.
+fn offers(snapshot: &Snapshot, book: &Book, targets: &[Target], tier: usize, group: &Group) -> Vec<Offer> {
     let kind = &group.kind;
     let Ok(named) = snapshot.named(&kind.model) else { return Vec::new() };
     let chat = ChatRequest::sized(&kind.model, tokens(group.input), tokens(group.output).max(1), kind.features);
-    let admission = Admission { tier: kind.tier, data: kind.data, min_quality: kind.min_quality };
-    let request = Request { chat: &chat, admission: &admission, named };
-    let tier = &snapshot.rules.tiers[kind.tier];
+    let admission = Admission { tier, data: kind.data, min_quality: kind.min_quality };
+    let request = Request { chat: &chat, admission: &admission, named, under_way: false };
+    let tier = &snapshot.rules.tiers[tier];
     let offer = |index: &DeploymentIndex| {
         let deployment = snapshot.deployment(*index);
         if unfit(snapshot, deployment, &request, &mut Vec::new()).is_some() {

@@ -2,12 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use freeway_price::{Cell, Solution};
 use freeway_quota::{Book, Demand, Target};
-use freeway_types::{LimitIndex, Timestamp};
+use freeway_types::{DeploymentIndex, LimitIndex, Now, Timestamp};
 
 use super::score::float;
+
+/// Who is not worth the price now is asked about again after this.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The prices in force, and what they are read with.
+#[derive(Clone, Copy, Debug)]
+pub struct Pricing<'a> {
+    /// The table.
+    pub tariff: &'a Tariff,
+    /// Where limits are counted.
+    pub book: &'a Book,
+    /// The deployments in the book.
+    pub targets: &'a [Target],
+    /// The instant.
+    pub now: Now,
+}
+
+/// What an attempt takes of one limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Toll {
+    /// The limit.
+    pub limit: LimitIndex,
+    /// How many of its units.
+    pub amount: u64,
+    /// The price of one, in the unit of values.
+    pub price: f64,
+}
 
 /// What one more unit of each limit is worth in times to come, and how many of each group are served by the solution that
 /// says so.
@@ -18,7 +46,7 @@ pub struct Tariff {
     ends: Vec<Timestamp>,
     /// By limit, then by block.
     prices: Vec<Vec<f64>>,
-    /// The group of each cell.
+    /// The group of each cell; of those that are worth most, none: they are not made to wait for one another.
     groups: BTreeMap<Cell, usize>,
     /// By group, then by block: how many are served.
     served: Vec<Vec<f64>>,
@@ -44,18 +72,14 @@ impl Tariff {
         of_limit.and_then(|prices| prices.get(self.block(now)).or(prices.last())).copied().unwrap_or(0.0)
     }
 
-    /// What an attempt costs at these prices.
+    /// Of how many limits a unit is worth anything.
     #[must_use]
-    pub fn toll(&self, book: &Book, target: Target, demand: &Demand, now: Timestamp) -> f64 {
-        let of = |limit: &LimitIndex| match self.price(*limit, now) {
-            0.0 => 0.0,
-            price => price * float(demand.amount(book.spec(*limit))),
-        };
-        book.limits_of(target).iter().map(of).sum()
+    pub fn scarce(&self, now: Timestamp) -> usize {
+        (0..self.prices.len()).filter(|limit| self.price(LimitIndex::new(*limit), now) > 0.0).count()
     }
 
-    /// Whether fewer requests like this one were served so far than the solution serves by now. Of what it knows nothing
-    /// of, any number.
+    /// Whether fewer requests like this one were served so far than the solution serves by now. Of what it knows nothing of,
+    /// and of what is worth most, any number.
     #[must_use]
     pub fn has_room(&self, cell: &Cell, now: Timestamp) -> bool {
         let Some(group) = self.groups.get(cell) else { return true };
@@ -81,6 +105,40 @@ impl Tariff {
     }
 }
 
+impl Clone for Tariff {
+    fn clone(&self) -> Self {
+        let Self { begins, ends, prices, groups, served, taken } = self;
+        let taken = taken.iter().map(|taken| AtomicU32::new(taken.load(Ordering::Relaxed))).collect();
+        let (ends, prices, groups, served) = (ends.clone(), prices.clone(), groups.clone(), served.clone());
+        Self { begins: *begins, ends, prices, groups, served, taken }
+    }
+}
+
+// === impl Pricing ===
+
+impl Pricing<'_> {
+    /// What an attempt costs, in the unit of values.
+    #[must_use]
+    pub fn toll(&self, deployment: DeploymentIndex, demand: &Demand) -> f64 {
+        self.tolls(deployment, demand).map(|toll| toll.price * float(toll.amount)).sum()
+    }
+
+    /// The same, limit by limit; those that cost nothing are left out.
+    pub fn tolls(&self, deployment: DeploymentIndex, demand: &Demand) -> impl Iterator<Item = Toll> {
+        let limits = self.book.limits_of(self.targets[deployment.get()]).iter();
+        limits.filter_map(|limit| match self.tariff.price(*limit, self.now.wall) {
+            0.0 => None,
+            price => Some(Toll { limit: *limit, amount: demand.amount(self.book.spec(*limit)), price }),
+        })
+    }
+
+    /// When somebody who is not worth the price may ask again.
+    #[must_use]
+    pub fn again(&self) -> Now {
+        self.now.after(AGAIN)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -94,7 +152,7 @@ mod tests {
     fn a_price_holds_for_its_block_and_the_last_one_for_ever() {
         let at = |hours: u64| Timestamp::from_secs(1_000_000_000).after(Duration::from_secs(hours * 3_600));
         let kind = Kind {
-            tier: 0,
+            tier: "batch".into(),
             min_quality: Quality::LOWEST,
             data: DataClass::Public,
             model: "auto".into(),

@@ -13,38 +13,36 @@ fn flood() -> String {
     (0..84).map(hour).collect()
 }
 
-fn value(config: &str, workload: &str, chooser: &mut impl Chooser) -> (Summary, f64) {
+fn value(config: &str, workload: &str, strategy: Strategy) -> (Summary, Run, f64) {
     let loaded = loaded(config);
     let (snapshot, limits) = (&loaded.snapshot, loaded.limits.as_slice());
-    let workload = Workload::read("w.jsonl", workload, snapshot, None).unwrap();
+    let workload = Workload::read("w.jsonl", workload, snapshot, Some(strategy)).unwrap();
     let scenario =
         Scenario { snapshot, limits, workload: &workload, start: start(), resolve: Duration::from_secs(10_800) };
-    let run = simulate(scenario, chooser);
+    let run = simulate(scenario);
     let summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
     assert_eq!(summary.broken, [""; 0]);
-    (summary, bound(scenario).unwrap())
+    (summary, run, bound(scenario).unwrap())
 }
 
 #[test]
 fn quota_is_kept_for_what_is_worth_more() {
     let config = provider("lab", 3, "{ metric = \"requests\", window = \"day\", amount = 100, reset = \"calendar\" }");
-    let mut ahead = Ahead::new(Duration::from_secs(10_800));
-    let (priced, most) = value(&config, &flood(), &mut ahead);
-    let (plain, same) = value(&config, &flood(), &mut InOrder);
+    let (priced, run, most) = value(&config, &flood(), Strategy::Price);
+    let (plain, _, same) = value(&config, &flood(), Strategy::Ordered);
     assert!((most - same).abs() < 1e-6);
     // Every critical request, and standard ones with all that is left of four windows: the best there is.
     let best = 84.0 * 10.0 + (400.0 - 84.0) * 3.0;
     assert!((most - best).abs() < 0.01 * best, "{most} is not {best}");
     assert!(priced.value > 0.97 * most && priced.value <= 1.001 * most, "{} of {most}", priced.value);
     assert!(plain.value < 0.85 * most, "{} of {most}", plain.value);
-    assert_eq!((ahead.failures, priced.refused.keys().next()), (0, Some(&"price")));
+    assert_eq!((run.failures, priced.refused.keys().next()), (0, Some(&"price")));
 }
 
 #[test]
 fn before_there_is_anything_to_forecast_from_it_ranks_like_the_others() {
     let config = provider("lab", 3, "{ metric = \"requests\", window = \"day\", amount = 100, reset = \"calendar\" }");
     let few: String = (0..5_u8).map(|number| small(f64::from(number))).collect();
-    let mut ahead = Ahead::new(Duration::from_secs(10_800));
-    assert_eq!(value(&config, &few, &mut ahead).0.served, 5);
-    assert_eq!(ahead.solutions, 0);
+    let (summary, run, _) = value(&config, &few, Strategy::Price);
+    assert_eq!((summary.served, run.solutions), (5, 0));
 }
