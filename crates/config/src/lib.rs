@@ -20,6 +20,7 @@ mod raw;
 mod reference;
 mod resolve;
 mod schema;
+mod trial;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{Change, Changes, Difference, Values, What, diff};
@@ -31,5 +32,5 @@ pub use provider::Endpoint;
 pub use providers_page::providers_page;
 pub use raw::Raw;
 pub use reference::Surroundings;
-pub use resolve::{ClientKeySetting, Found, Loaded, Settings, StoreUrl, load, read_catalog};
+pub use resolve::{ClientKeySetting, Found, Loaded, Settings, StoreUrl, load, load_with_more, read_catalog};
 pub use schema::{reference_page, schema};

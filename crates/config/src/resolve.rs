@@ -13,6 +13,7 @@ use freeway_types::{AccountIndex, CostClass, DeploymentIndex, LimitIndex, Metric
 
 use crate::check::Document;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::offer::{Card, cards};
 use crate::provider::{self, Endpoint, Resolved, features, prices, units};
 use crate::raw::{ProviderSection, Raw};
 use crate::reference::Surroundings;
@@ -67,6 +68,31 @@ impl Loaded {
 /// # Errors
 /// Every mistake of the file, with its place.
 pub fn load(path: &str, text: Option<&str>, surroundings: &Surroundings<'_>) -> Result<Loaded, Diagnostics> {
+    read(path, text, surroundings, None).map(|(loaded, _)| loaded)
+}
+
+/// The same with more accounts, for finding out what they would bring: one on `plan` at each provider of the catalogue
+/// at which the configuration has none on it. Gives the cards of the catalogue as well. Providers that cannot be called,
+/// and those whose terms forbid gateways, stay off. Only for planning: the keys are none.
+///
+/// # Errors
+/// Every mistake of the file, with its place.
+pub fn load_with_more(
+    path: &str,
+    text: Option<&str>,
+    surroundings: &Surroundings<'_>,
+    plan: &str,
+) -> Result<(Loaded, Vec<Card>), Diagnostics> {
+    let (loaded, catalog) = read(path, text, surroundings, Some(plan))?;
+    Ok((loaded, cards(&catalog, surroundings.now)))
+}
+
+fn read(
+    path: &str,
+    text: Option<&str>,
+    surroundings: &Surroundings<'_>,
+    plan: Option<&str>,
+) -> Result<(Loaded, Catalog), Diagnostics> {
     let text = text.map(str::to_owned);
     let own_text = text.clone().unwrap_or_default();
     let fail = |mut list: Vec<Diagnostic>| {
@@ -92,9 +118,12 @@ pub fn load(path: &str, text: Option<&str>, surroundings: &Surroundings<'_>) -> 
     if text.is_none() {
         raw.providers = from_environment(&catalog, surroundings);
     }
+    if let Some(plan) = plan {
+        crate::trial::add(&mut raw.providers, plan, &catalog, surroundings);
+    }
     let loaded = resolver.load(&raw, &catalog);
     match loaded {
-        Some(loaded) if resolver.mistakes.is_empty() => Ok(loaded),
+        Some(loaded) if resolver.mistakes.is_empty() => Ok((loaded, catalog)),
         _ => fail(resolver.mistakes),
     }
 }

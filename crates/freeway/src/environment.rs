@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use freeway_config::{Loaded, Surroundings, load};
+use freeway_config::{Card, Loaded, Surroundings, load, load_with_more};
 use freeway_types::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -41,4 +41,20 @@ pub(crate) fn configuration(named: Option<&Path>, now: Timestamp) -> Result<Load
 pub(crate) fn read(name: &str, text: Option<&str>, folder: &Path, now: Timestamp) -> Result<Loaded, String> {
     let surroundings = Surroundings { variable: &variable, folder, now };
     load(name, text, &surroundings).map_err(|diagnostics| diagnostics.to_string())
+}
+
+/// Reads the same configuration as [`configuration`] with an account more at each provider of the catalogue, on `plan`, and
+/// gives the catalogue's cards: for finding out what such accounts would bring.
+pub(crate) fn configuration_with_more(
+    named: Option<&Path>,
+    now: Timestamp,
+    plan: &str,
+) -> Result<(Loaded, Vec<Card>), String> {
+    let path = file(named);
+    let text = path.as_ref().map(std::fs::read_to_string).transpose();
+    let name = path.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
+    let text = text.map_err(|error| format!("{name}: {error}"))?;
+    let folder = path.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    let surroundings = Surroundings { variable: &variable, folder: folder.unwrap_or(Path::new(".")), now };
+    load_with_more(&name, text.as_deref(), &surroundings, plan).map_err(|diagnostics| diagnostics.to_string())
 }

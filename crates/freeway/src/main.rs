@@ -45,6 +45,8 @@ enum Command {
     Usage(command::usage::Arguments),
     /// Say what a configuration would make of a workload, without sending anything.
     Simulate(command::simulate::Arguments),
+    /// Say whether a need can be served, for how long, and what the rest would take.
+    Plan(command::plan::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Providers(arguments) => command::providers::run(&arguments),
         Command::Usage(arguments) => command::usage::run(&arguments),
         Command::Simulate(arguments) => command::simulate::run(&arguments),
+        Command::Plan(arguments) => command::plan::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

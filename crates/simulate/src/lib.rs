@@ -20,7 +20,8 @@ mod workload;
 
 pub use bound::bound;
 pub use recount::{Broken, LimitUse, Recount, recount};
-pub use run::{Decision, Refused, Run, decision_lines, simulate};
+pub use run::{Decision, Refused, Run, Watcher, decision_lines, simulate, watched};
+pub use scene::Scene;
 pub use summary::{Summary, TargetRow, TierRow};
 pub use workload::{Arrival, Workload, WorkloadError};
 

@@ -24,17 +24,17 @@ pub(crate) type Waiters = Waiting<Kind, usize>;
 
 /// The state of the moment.
 #[derive(Debug)]
-pub(crate) struct Scene<'a> {
+pub struct Scene<'a> {
     /// What is simulated.
-    pub(crate) scenario: Scenario<'a>,
+    pub scenario: Scenario<'a>,
     /// The instant.
-    pub(crate) now: Now,
+    pub now: Now,
     /// The counts of all limits.
-    pub(crate) book: Book,
+    pub book: Book,
     /// The deployments in the book.
-    pub(crate) targets: Vec<Target>,
+    pub targets: Vec<Target>,
     /// The prices of limits, once there are some.
-    pub(crate) tariff: Option<Tariff>,
+    pub tariff: Option<Tariff>,
     /// Positions in the workload of those that wait. While they take turns, it is empty.
     pub(crate) waiting: Waiters,
 }
@@ -55,7 +55,9 @@ impl Kind {
 }
 
 impl<'a> Scene<'a> {
-    pub(crate) fn new(scenario: Scenario<'a>) -> Self {
+    /// The moment at which it begins, with nothing counted yet.
+    #[must_use]
+    pub fn new(scenario: Scenario<'a>) -> Self {
         let now = scenario.now(freeway_types::Monotonic::default());
         let mut book = Book::with_margins(Vec::new(), Margins::NONE, now);
         let limits = book.adopt(scenario.limits.to_vec(), now);

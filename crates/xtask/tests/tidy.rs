@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates from the inside out. Each may depend only on crates above it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "types",
     "dialect",
     "catalog",
@@ -17,7 +17,8 @@ const ORDER: [&str; 17] = [
     "policy",
     "price",
     "router",
-    "simulate", // pure
+    "simulate",
+    "plan", // pure
     "telemetry",
     "store",
     "upstream",
@@ -28,7 +29,7 @@ const ORDER: [&str; 17] = [
     "freeway",
     "xtask", // edge and development
 ];
-const PURE: [&str; 8] = ["types", "dialect", "catalog", "quota", "policy", "price", "router", "simulate"];
+const PURE: [&str; 9] = ["types", "dialect", "catalog", "quota", "policy", "price", "router", "simulate", "plan"];
 /// The simulated providers must prove the gateway right or wrong without sharing its arithmetic.
 const SIM_MAY_USE: [&str; 3] = ["types", "dialect", "catalog"];
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod plan;
 pub(crate) mod providers;
 pub(crate) mod quotas;
 pub(crate) mod sandbox;

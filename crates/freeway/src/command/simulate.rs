@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     Err(format!("{} decisions break a rule; please report this:\n{}", summary.broken.len(), told.join("\n")))
 }
 
-fn strategy(name: &str) -> Result<Strategy, String> {
+pub(crate) fn strategy(name: &str) -> Result<Strategy, String> {
     Strategy::parse(name).ok_or_else(|| {
         let known: Vec<&str> = Strategy::ALL.into_iter().map(Strategy::as_str).collect();
         format!("--strategy: there is no `{name}`; there are {}", known.join(", "))

@@ -62,6 +62,10 @@ async fn check(place: &str, line: &str, home: &Home, gateway: &Gateway, request:
                     let example = crate::simulate::example();
                     program().args(&arguments).current_dir(example.path()).output().unwrap()
                 }
+                ["plan", ..] if !arguments.contains(&"--recorded") => {
+                    let example = crate::plan::example();
+                    program().args(&arguments).current_dir(example.path()).output().unwrap()
+                }
                 ["providers", ..] => program().args(&arguments).current_dir(home.path()).output().unwrap(),
                 arguments => home.command(arguments).await,
             };

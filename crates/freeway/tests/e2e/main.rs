@@ -36,6 +36,7 @@ mod matrix;
 mod outbound;
 mod overload;
 mod patience;
+mod plan;
 mod policy;
 mod pressure;
 mod prices;
