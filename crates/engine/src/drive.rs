@@ -59,7 +59,12 @@ async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
     let plan = make_plan(&trace.engine, &job.chat, &job.admission, false)?;
     trace.engine.arrived(&plan, trace.engine.now());
     let candidates = write_candidates(&trace.engine, &plan);
-    trace.note(|record| record.candidates = candidates);
+    trace.note(|record| {
+        record.candidates = candidates;
+        if let (Some(asked), Some(first)) = (&mut record.asked, plan.candidates.first()) {
+            asked.input = first.demand.input.expected;
+        }
+    });
     run(trace, job, &plan).await
 }
 

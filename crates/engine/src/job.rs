@@ -6,13 +6,13 @@ use freeway_dialect::ClientError;
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Denial, Wish, admit};
 use freeway_router::{NameError, Plan, Request, Rescue, Sample, plan};
-use freeway_types::Now;
+use freeway_types::{Asked, Now};
 
 use crate::engine::Ask;
 use crate::health::is_featured;
 use crate::state::LiveState;
 use crate::timing::DEADLINE;
-use crate::trace::Trace;
+use crate::trace::{BYTES_PER_TOKEN, Trace};
 
 /// A request that has been read and admitted.
 #[derive(Clone)]
@@ -43,6 +43,15 @@ pub(crate) fn prepare(trace: &mut Trace, ask: &Ask) -> Result<Job, ClientError> 
     trace.note(|record| {
         record.tier.clone_from(&rules.tiers[admission.tier].name);
         record.data = admission.data.to_string();
+        record.asked = Some(Asked {
+            // Until there is a target whose tokens are known better.
+            input: chat.text.bytes.div_ceil(BYTES_PER_TOKEN),
+            max_output: chat.max_output,
+            min_quality: admission.min_quality,
+            features: chat.features,
+            named_tier: ask.tier.is_some(),
+            named_data: ask.data.is_some(),
+        });
     });
     let deadline = ask.received.after(ask.deadline.unwrap_or(DEADLINE));
     let rescue = match ask.rescue.as_deref() {

@@ -21,7 +21,7 @@ const BELIEVED: u64 = 4;
 /// … and so many tokens that the provider may have added of its own.
 const HIDDEN_PROMPT: u64 = 20_000;
 /// Bytes to a token, for text whose tokens nobody reported.
-const BYTES_PER_TOKEN: u64 = 4;
+pub(crate) const BYTES_PER_TOKEN: u64 = 4;
 
 /// One request under way. Dropped before it is finished, it counts as cancelled by its client.
 pub(crate) struct Trace {
@@ -97,6 +97,7 @@ impl Trace {
             tier: String::new(),
             data: String::new(),
             stream: false,
+            asked: None,
             status: 0,
             outcome: String::new(),
             error: None,
@@ -299,6 +300,7 @@ impl Trace {
             cost,
             units,
             held: (!known || engine.charges_requested[flight.deployment.get()]).then_some(flight.demand),
+            handling: Some(deployment.handling()),
         }
     }
 

@@ -165,7 +165,7 @@ mod tests {
     fn of_very_many_the_rare_ones_join_the_others_first() {
         let cell = |number: u32| {
             let model = format!("m{}", number % 300).as_str().into();
-            let kind = Kind { model, ..kind(usize::from(number % 2 == 0), 1) };
+            let kind = Kind { model, ..kind(usize::from(number.is_multiple_of(2)), 1) };
             ((kind, 5 + number % 10), sums(f64::from(number + 1), 100.0))
         };
         let cells: BTreeMap<Cell, Sums> = (0..2_000).map(cell).collect();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use freeway_catalog::{BodyReport, ErrorRule, Modality, Prefill, RateHeader, StreamUsage};
+use freeway_catalog::{BodyReport, ErrorRule, Modality, Prefill, RateHeader, StreamUsage, Trains};
 use freeway_dialect::Dialect;
 use freeway_policy::{DataFacts, Rules};
-use freeway_types::{AccountIndex, CostClass, DeploymentIndex, Features, LimitIndex, Price, Quality};
+use freeway_types::{AccountIndex, CostClass, DeploymentIndex, Features, Handling, LimitIndex, Price, Quality};
 
 use crate::strategy::Strategy;
 
@@ -108,6 +108,20 @@ pub struct Deployment {
     pub data: DataFacts,
     /// Every limit that an attempt here counts against.
     pub limits: Vec<LimitIndex>,
+}
+
+impl Deployment {
+    /// What is known of how it treats a request that is sent there now.
+    #[must_use]
+    pub const fn handling(&self) -> Handling {
+        let trains = match self.data.trains {
+            Trains::Yes => Some(true),
+            Trains::No => Some(false),
+            Trains::Unknown => None,
+        };
+        let paid = matches!(self.cost, CostClass::Paid);
+        Handling { paid, trains, retention_days: self.data.retention_days }
+    }
 }
 
 /// Prices per token.

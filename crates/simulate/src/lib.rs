@@ -5,6 +5,9 @@
 //! instant at which its request is sent, and uses exactly what the workload says. So limits bind exactly, concurrency
 //! never does, and what is learned from answers plays no part.
 //!
+//! What is asked for is a written [`Workload`], or a day of the ledger: a [`Replay`], which [`compare`] holds against what
+//! was recorded.
+//!
 //! [`simulate`] makes the decisions, [`recount`] checks them by arithmetic of its own, and [`Summary`] says what came of
 //! them. Nothing here reads a clock, draws a random number or does I/O.
 
@@ -12,6 +15,8 @@
 
 mod ahead;
 mod bound;
+mod compare;
+mod recorded;
 mod recount;
 mod run;
 mod scene;
@@ -19,6 +24,8 @@ mod summary;
 mod workload;
 
 pub use bound::bound;
+pub use compare::{Change, Comparison, LatencyClass, Shift, Side, TargetPair, compare};
+pub use recorded::{Assumed, CLIENT_LEFT, Fate, Recorded, Replay};
 pub use recount::{Broken, LimitUse, Recount, recount};
 pub use run::{Decision, Refused, Run, Watcher, decision_lines, simulate, watched};
 pub use scene::Scene;

@@ -94,11 +94,12 @@ pub fn recount(scenario: Scenario<'_>, decisions: &[Decision]) -> Recount {
         if at < arrival.arrives || at > arrival.deadline {
             tell("it was served before it came or after its time".to_owned());
         }
-        let (size, quality) = (arrival.size, arrival.admission.min_quality);
+        let (size, quality) = (arrival.size_at(deployment), arrival.admission.min_quality);
         if deployment.quality < quality {
             tell(format!("{}: quality {}, and {quality} is needed", deployment.name, deployment.quality));
         }
-        if deployment.context.is_some_and(|context| size.input + size.output > context) {
+        let least = size.input + arrival.chat.max_output.unwrap_or(1);
+        if deployment.context.is_some_and(|context| least > context) {
             tell(format!("{}: it does not fit the context", deployment.name));
         }
         for limit in &deployment.limits {

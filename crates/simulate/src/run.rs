@@ -157,7 +157,8 @@ impl<W: Watcher> Gateway<'_, '_, W> {
         let scenario = self.scene.scenario;
         let named = scenario.workload.named(arrival.route);
         let request = Request { chat: &arrival.chat, admission: &arrival.admission, named, under_way: false };
-        let plan = plan(scenario.snapshot, request, &mut Moment(&mut self.scene));
+        let mut moment = Moment { scene: &mut self.scene, output: arrival.size.output };
+        let plan = plan(scenario.snapshot, request, &mut moment);
         match plan.order.first() {
             Some(first) => Ok((*first, plan)),
             None => Err(obstacle(&plan)),
@@ -177,7 +178,8 @@ impl<W: Watcher> Gateway<'_, '_, W> {
             let unserved = blocked.until.map_or(Unserved::Never, |until| Unserved::NotBefore(until.monotonic));
             Obstacle { unserved, code: "quota" }
         })?;
-        let usage = Usage { input: arrival.size.input, output: arrival.size.output, ..Usage::default() };
+        let Size { input, output } = arrival.size_at(deployment);
+        let usage = Usage { input, output, ..Usage::default() };
         let cost = cost(deployment, usage).unwrap_or_default();
         let actual = Actual { usage: Some(usage), cost, units: units(deployment, usage), answered: true };
         book.received(id, *now);

@@ -72,11 +72,15 @@ impl<'a> Scene<'a> {
 }
 
 /// What a plan asks of the moment: what is counted. Nothing is ever paused or broken here.
-pub(crate) struct Moment<'s, 'a>(pub(crate) &'s mut Scene<'a>);
+pub(crate) struct Moment<'s, 'a> {
+    pub(crate) scene: &'s mut Scene<'a>,
+    /// The output of the request that is planned for.
+    pub(crate) output: u64,
+}
 
 impl Live for Moment<'_, '_> {
     fn fit(&mut self, index: DeploymentIndex, _: &Deployment, demand: &Demand) -> Fit {
-        let Scene { now, book, targets, .. } = &mut *self.0;
+        let Scene { now, book, targets, .. } = &mut *self.scene;
         book.fit_at(*now, targets[index.get()], demand)
     }
 
@@ -88,17 +92,17 @@ impl Live for Moment<'_, '_> {
         None
     }
 
-    /// Nothing is estimated: the input is known, and the output is what was asked for.
+    /// Nothing is estimated: both are known.
     fn expect(&mut self, _: DeploymentIndex, _: Shape) -> Expectation {
-        Expectation { input: Rate::from_bits(0), output: u32::MAX }
+        Expectation { input: Rate::from_bits(0), output: u32::try_from(self.output).unwrap_or(u32::MAX) }
     }
 
     fn prices(&self) -> Option<Pricing<'_>> {
-        let Scene { tariff, book, targets, now, .. } = &*self.0;
+        let Scene { tariff, book, targets, now, .. } = &*self.scene;
         tariff.as_ref().map(|tariff| Pricing { tariff, book, targets, now: *now })
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {
-        self.0.book.spec(limit).name.clone()
+        self.scene.book.spec(limit).name.clone()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use freeway_router::cost;
-use freeway_types::{CostClass, Usage, Usd};
+use freeway_router::Size;
+use freeway_types::Usd;
 use serde::Serialize;
 
 use crate::Scenario;
@@ -109,14 +109,12 @@ impl Summary {
                 (summary.tiers[tier].served + 1, summary.tiers[tier].value + value);
             let row = &mut summary.targets[place];
             (row.served, row.value) = (row.served + 1, row.value + value);
-            row.input_tokens += arrival.size.input;
-            row.output_tokens += arrival.size.output;
-            if deployment.cost == CostClass::Paid {
-                let usage = Usage { input: arrival.size.input, output: arrival.size.output, ..Usage::default() };
-                match cost(deployment, usage) {
-                    Some(cost) => costs[place] += cost,
-                    None => summary.unpriced += 1,
-                }
+            let Size { input, output } = arrival.size_at(deployment);
+            row.input_tokens += input;
+            row.output_tokens += output;
+            match arrival.cost_at(deployment) {
+                Some(cost) => costs[place] += cost,
+                None => summary.unpriced += 1,
             }
         }
         for (row, cost) in summary.targets.iter_mut().zip(&costs) {

@@ -8,6 +8,7 @@ use super::*;
 mod ahead;
 mod limits;
 mod lines;
+mod recorded;
 mod recounting;
 mod rules;
 mod waiting;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use freeway_dialect::openai_chat::ChatRequest;
 use freeway_policy::{Admission, Caller, Denial, Wish, admit};
-use freeway_router::{Alias, Named, Rescue, Size, Snapshot, Strategy};
-use freeway_types::{DeploymentIndex, Feature, FeatureSet, Monotonic, Quality};
+use freeway_router::{Alias, Deployment, Named, Rescue, Size, Snapshot, Strategy, cost};
+use freeway_types::{CostClass, DeploymentIndex, Feature, FeatureSet, Monotonic, Quality, Usage, Usd};
 use serde::Deserialize;
 
 /// The latest that a line may be, and the longest that it may wait: ten years.
 const LONGEST_S: f64 = 10.0 * 366.0 * 86_400.0;
 /// The most tokens of one request.
 const MOST_TOKENS: u64 = 1_000_000_000;
+
+/// The longest answer of a target of which nobody knows how long its answers are.
+const LONGEST_UNKNOWN: u64 = 32_768;
 
 /// The name that a line asks for when it names none.
 const AUTO: &str = "auto";
@@ -52,7 +55,7 @@ pub struct Arrival {
     pub deadline: Monotonic,
     /// What policy gives it.
     pub admission: Admission,
-    /// Its size in tokens, exactly.
+    /// Its size in tokens, exactly; at some targets it is less, see [`Arrival::size_at`].
     pub size: Size,
     /// What it asks for, for planning.
     pub chat: ChatRequest,
@@ -114,17 +117,27 @@ impl Workload {
             let fail = |message| WorkloadError { file: file.to_owned(), line: position + 1, message };
             let line: Line = serde_json::from_str(line).map_err(|error| fail(explained(line, &error)))?;
             let name = line.model.as_deref().unwrap_or(AUTO);
-            let route = match routes.get(name) {
-                Some(route) => *route,
-                None => {
-                    workload.routes.push(Route::of(name, snapshot, strategy).map_err(fail)?);
-                    routes.insert(name.to_owned(), workload.routes.len() - 1);
-                    workload.routes.len() - 1
-                }
-            };
+            let route = workload.route(&mut routes, name, snapshot, strategy).map_err(fail)?;
             workload.arrivals.push(arrival(&line, name, route, snapshot).map_err(fail)?);
         }
         Ok(workload)
+    }
+
+    /// The position of what a model's name stands for, among those that `known` has met before. Fails where the
+    /// configuration has no such name.
+    pub(crate) fn route(
+        &mut self,
+        known: &mut BTreeMap<String, usize>,
+        name: &str,
+        snapshot: &Snapshot,
+        strategy: Option<Strategy>,
+    ) -> Result<usize, String> {
+        if let Some(route) = known.get(name) {
+            return Ok(*route);
+        }
+        self.routes.push(Route::of(name, snapshot, strategy)?);
+        known.insert(name.to_owned(), self.routes.len() - 1);
+        Ok(self.routes.len() - 1)
     }
 
     /// What the model's name of a request stands for.
@@ -132,6 +145,27 @@ impl Workload {
     pub fn named(&self, route: usize) -> Named<'_> {
         let Route { targets, alias, explicit, .. } = &self.routes[route];
         Named { targets, alias: alias.as_ref(), explicit: *explicit }
+    }
+}
+
+impl Arrival {
+    /// Its size at a target: an answer is no longer than the target makes it, nor than fits its context. It can only be
+    /// shorter where the request names no length.
+    #[must_use]
+    pub fn size_at(&self, deployment: &Deployment) -> Size {
+        let longest = self.chat.max_output.into_iter().chain(deployment.max_output).min();
+        let longest = longest.or(deployment.context).unwrap_or(LONGEST_UNKNOWN);
+        let room = deployment.context.map_or(u64::MAX, |context| context.saturating_sub(self.size.input));
+        Size { input: self.size.input, output: self.size.output.min(longest).min(room) }
+    }
+
+    /// What it costs at a target: nothing at one that is free; `None` where nobody knows the price.
+    pub(crate) fn cost_at(&self, deployment: &Deployment) -> Option<Usd> {
+        let Size { input, output } = self.size_at(deployment);
+        match deployment.cost {
+            CostClass::Free => Some(Usd::ZERO),
+            CostClass::Paid => cost(deployment, Usage { input, output, ..Usage::default() }),
+        }
     }
 }
 
@@ -205,7 +239,7 @@ fn said_of_a_line(denial: &Denial) -> String {
 }
 
 fn feature(word: &str) -> Result<Feature, String> {
-    Feature::ALL.into_iter().find(|feature| feature.as_str() == word).ok_or_else(|| {
+    Feature::parse(word).ok_or_else(|| {
         let known: Vec<&str> = Feature::ALL.into_iter().map(Feature::as_str).collect();
         format!("features: `{}` is not known; there are {}", word.escape_debug(), known.join(", "))
     })

@@ -1,7 +1,7 @@
 //! What every backend must do, as one suite. A backend's own tests call [`run`] on an empty store.
 
 use freeway_quota::{Block, Bound, Demand, Lost};
-use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
+use freeway_types::{Asked, Feature, Handling, Quality, RequestId, Timestamp, Usage, UsageSource, Usd};
 
 use crate::Store;
 use crate::record::{AttemptRecord, Dispatch, Learned, Legacy, Page, RequestRecord, UsageKey};
@@ -201,6 +201,7 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
             cost,
             units: 0,
             held: None,
+            handling: Some(Handling { paid: false, trains: Some(account == "groq"), retention_days: Some(30) }),
         };
     let usage = Usage { input: 10, output: 5, ..Usage::default() };
     RequestRecord {
@@ -213,6 +214,14 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
         tier: "standard".to_owned(),
         data: "public".to_owned(),
         stream: true,
+        asked: Some(Asked {
+            input: 12,
+            max_output: Some(100),
+            min_quality: Quality::LOWEST,
+            features: [Feature::Stream, Feature::Tools].into_iter().collect(),
+            named_tier: true,
+            named_data: false,
+        }),
         status: 200,
         outcome: "answered".to_owned(),
         error: None,

@@ -15,7 +15,7 @@ mod sqlite;
 
 pub use record::{AttemptRecord, Dispatch, Learned, Legacy, Page, RequestRecord, Spent, UsageKey, UsageRow};
 pub use recorder::{Queued, Recorder};
-pub use sqlite::Sqlite;
+pub use sqlite::{FirstContents, Recorded, Sqlite};
 
 pub use freeway_quota::{Block, Lost};
 use freeway_types::{RequestId, Timestamp};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use freeway_quota::{Block, Demand, Lost};
-use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
+use freeway_types::{Asked, Handling, RequestId, Timestamp, Usage, UsageSource, Usd};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -29,6 +29,9 @@ pub struct RequestRecord {
     pub data: String,
     /// Whether it was streamed.
     pub stream: bool,
+    /// What else it asked for; `None` where it was not admitted, was interrupted, or is of a version that did not write it.
+    #[serde(skip)]
+    pub asked: Option<Asked>,
     /// Status sent to the client; 499 for a client that left.
     pub status: u16,
     /// `answered`, `failed`, `refused`, `cancelled`, or `interrupted` by the end of the process.
@@ -78,6 +81,9 @@ pub struct AttemptRecord {
     /// What limits go on counting, where nobody knows what it used or one of them charges what was asked for.
     #[serde(skip)]
     pub held: Option<Demand>,
+    /// What its target was known to do with it; `None` where it was interrupted, or is of a version that did not write it.
+    #[serde(skip)]
+    pub handling: Option<Handling>,
 }
 
 /// An attempt that is about to be sent: what is known of it should the process end before it does.
@@ -262,6 +268,7 @@ impl Dispatch<'_> {
             cost: self.priced.then(|| Usd::from_picos(i64::try_from(self.held.picos.expected).unwrap_or(i64::MAX))),
             units: self.held.units.expected,
             held: Some(self.held),
+            handling: None,
         };
         RequestRecord {
             id: self.request,
@@ -273,6 +280,7 @@ impl Dispatch<'_> {
             tier: self.tier.into_owned(),
             data: self.data.into_owned(),
             stream: self.stream,
+            asked: None,
             status: 0,
             outcome: INTERRUPTED.to_owned(),
             error: None,

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use freeway_quota::{Block, Lost};
-use freeway_types::{RequestId, Timestamp, Usage, UsageSource, Usd};
+use freeway_types::{Asked, Feature, FeatureSet, Handling, Quality, RequestId, Timestamp, Usage, UsageSource, Usd};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::journal::Journal;
@@ -21,12 +21,15 @@ use crate::record::{
 };
 use crate::{Store, StoreError};
 
+pub use recorded::{FirstContents, Recorded};
+
+mod recorded;
 mod securing;
 #[cfg(test)]
 mod tests;
 
 /// Version of the schema; see `migrate`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// Marks a database as a ledger of ours: "Frwy".
 const APPLICATION: i64 = 0x4672_7779;
 /// How long the database may be held by another program before that is an error.
@@ -49,7 +52,13 @@ const SCHEMA: &str = "
         outcome TEXT NOT NULL,
         error TEXT,
         served_by TEXT,
-        candidates TEXT NOT NULL
+        candidates TEXT NOT NULL,
+        input_estimate INTEGER,
+        max_output INTEGER,
+        min_quality INTEGER,
+        features TEXT,
+        named_tier INTEGER,
+        named_data INTEGER
     ) WITHOUT ROWID;
     CREATE TABLE attempt (
         request TEXT NOT NULL,
@@ -71,6 +80,9 @@ const SCHEMA: &str = "
         units INTEGER NOT NULL,
         counted_us INTEGER NOT NULL DEFAULT 0,
         held TEXT,
+        paid INTEGER,
+        trains INTEGER,
+        retention_days INTEGER,
         PRIMARY KEY (request, ordinal)
     ) WITHOUT ROWID;
 ";
@@ -115,6 +127,19 @@ const BOUNDS: &str = "
         boot TEXT NOT NULL,
         is_whole INTEGER NOT NULL
     );
+";
+
+/// New in version 5: what a request needs to be decided again. Of earlier rows it is not known.
+const ASKED: &str = "
+    ALTER TABLE request ADD COLUMN input_estimate INTEGER;
+    ALTER TABLE request ADD COLUMN max_output INTEGER;
+    ALTER TABLE request ADD COLUMN min_quality INTEGER;
+    ALTER TABLE request ADD COLUMN features TEXT;
+    ALTER TABLE request ADD COLUMN named_tier INTEGER;
+    ALTER TABLE request ADD COLUMN named_data INTEGER;
+    ALTER TABLE attempt ADD COLUMN paid INTEGER;
+    ALTER TABLE attempt ADD COLUMN trains INTEGER;
+    ALTER TABLE attempt ADD COLUMN retention_days INTEGER;
 ";
 
 /// An attempt is sent so long after its request came, at most.
@@ -243,9 +268,10 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let change = match found {
         0 => format!("{SCHEMA}{LEARNED}{BOUNDS}"),
-        1 => format!("{FROM_1}{LEARNED}{BOUNDS}"),
-        2 => format!("{LEARNED}{BOUNDS}"),
-        3 => BOUNDS.to_owned(),
+        1 => format!("{FROM_1}{LEARNED}{BOUNDS}{ASKED}"),
+        2 => format!("{LEARNED}{BOUNDS}{ASKED}"),
+        3 => format!("{BOUNDS}{ASKED}"),
+        4 => ASKED.to_owned(),
         _ => return Ok(()),
     };
     connection.execute_batch(&format!(
@@ -288,13 +314,14 @@ impl Store for Sqlite {
         let transaction = writer.transaction()?;
         {
             let mut request_row = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO request VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
+                "INSERT OR REPLACE INTO request VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
             )?;
             let mut attempt_row = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO attempt VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
+                "INSERT OR REPLACE INTO attempt VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22)",
             )?;
             for request in requests {
                 let id = request.id.to_string();
+                let asked = request.asked.as_ref();
                 request_row.execute(params![
                     id,
                     request.received_at.as_micros(),
@@ -310,6 +337,12 @@ impl Store for Sqlite {
                     request.error,
                     request.served_by,
                     request.candidates,
+                    asked.map(|asked| integer(asked.input)),
+                    asked.and_then(|asked| asked.max_output).map(integer),
+                    asked.map(|asked| asked.min_quality.get()),
+                    asked.map(|asked| words(asked.features)),
+                    asked.map(|asked| asked.named_tier),
+                    asked.map(|asked| asked.named_data),
                 ])?;
                 for (ordinal, attempt) in request.attempts.iter().enumerate() {
                     attempt_row.execute(params![
@@ -332,6 +365,9 @@ impl Store for Sqlite {
                         integer(attempt.units),
                         integer(attempt.counted_us),
                         attempt.held.as_ref().and_then(|held| serde_json::to_string(held).ok()),
+                        attempt.handling.map(|handling| handling.paid),
+                        attempt.handling.and_then(|handling| handling.trains),
+                        attempt.handling.and_then(|handling| handling.retention_days),
                     ])?;
                 }
             }
@@ -513,6 +549,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<RequestRecord> {
         error: row.get(11)?,
         served_by: row.get(12)?,
         candidates: row.get(13)?,
+        asked: read_asked(row)?,
         attempts: Vec::new(),
     })
 }
@@ -538,7 +575,38 @@ fn read_attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         units: natural(row, 16)?,
         counted_us: natural(row, 17)?,
         held: row.get::<_, Option<String>>(18)?.and_then(|held| serde_json::from_str(&held).ok()),
+        handling: read_handling(row)?,
     })
+}
+
+fn read_asked(row: &Row<'_>) -> rusqlite::Result<Option<Asked>> {
+    let Some(min_quality) = row.get::<_, Option<u8>>(16)?.and_then(Quality::new) else { return Ok(None) };
+    let features: String = row.get(17)?;
+    Ok(Some(Asked {
+        input: natural(row, 14)?,
+        max_output: row.get::<_, Option<i64>>(15)?.and_then(|most| most.try_into().ok()),
+        min_quality,
+        features: features.split(' ').filter_map(Feature::parse).collect(),
+        named_tier: row.get(18)?,
+        named_data: row.get(19)?,
+    }))
+}
+
+fn read_handling(row: &Row<'_>) -> rusqlite::Result<Option<Handling>> {
+    let Some(paid) = row.get(19)? else { return Ok(None) };
+    Ok(Some(Handling { paid, trains: row.get(20)?, retention_days: row.get(21)? }))
+}
+
+/// Features as the ledger keeps them: their words, with blanks between.
+fn words(features: FeatureSet) -> String {
+    let mut text = String::new();
+    for feature in features.iter() {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(feature.as_str());
+    }
+    text
 }
 
 /// SQLite's integers are signed; ours never come near the difference.

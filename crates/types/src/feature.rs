@@ -56,6 +56,12 @@ impl Feature {
         Self::Prefill,
     ];
 
+    /// The feature that a word stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|feature| feature.as_str() == word)
+    }
+
     /// The word used in configuration and pages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
 mod class;
 mod feature;
 mod id;
@@ -15,6 +16,7 @@ mod secret;
 mod time;
 mod tokens;
 
+pub use asked::{Asked, Handling};
 pub use class::{CostClass, DataClass, Group, Quality};
 pub use feature::{Feature, FeatureSet, Features};
 pub use id::{AccountIndex, DeploymentIndex, KeyIndex, LimitIndex, RequestId};

@@ -1,19 +1,21 @@
 //! `freeway simulate`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use freeway_catalog::window_seconds;
 use freeway_router::Strategy;
-use freeway_simulate::{LimitUse, Scenario, Summary, Workload, decision_lines, recount, simulate};
+use freeway_simulate::{LimitUse, Run, Scenario, Summary, Workload, decision_lines, recount, simulate};
 use freeway_types::{Metric, Timestamp};
 use serde_json::{Value, json};
 
 use crate::command::Report;
 use crate::environment;
 use crate::table::{number, render};
+
+mod recorded;
 
 /// How many broken rules are told in words.
 const MOST_TOLD: usize = 5;
@@ -24,10 +26,18 @@ pub(crate) struct Arguments {
     /// "min_quality": 1, "input_tokens": 1000, "output_tokens": 200, "wait": seconds it may wait}`; it may have `data`,
     /// `features` and `model` (`auto` without it).
     #[arg(long, value_name = "FILE")]
-    workload: PathBuf,
+    workload: Option<PathBuf>,
     /// The instant at which the workload begins, such as 2026-11-23T00:00:00Z: windows of a calendar depend on it.
     #[arg(long, value_name = "WHEN")]
-    start: String,
+    start: Option<String>,
+    /// Instead of a workload, the requests that came on this day in UTC, such as 2026-11-22, from the ledger: shows what
+    /// would be different.
+    #[arg(long, value_name = "DAY")]
+    recorded: Option<String>,
+    /// The ledger with the recorded day; without it, the one that the configuration names. It is only read, and its
+    /// gateway may be running.
+    #[arg(long, value_name = "FILE", requires = "recorded")]
+    database: Option<PathBuf>,
     /// How targets are chosen, whatever the configuration says: ordered, cheapest, fastest, headroom or price.
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
@@ -35,7 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "LENGTH", default_value = "3h")]
     resolve: String,
     /// Write each decision as a line of JSON: `{"i": line from 0, "at": seconds, "target": "provider/model"}`; what has
-    /// no line was not served.
+    /// no line was not served. Those of a recorded day have the request's id as well.
     #[arg(long, value_name = "FILE")]
     decisions: Option<PathBuf>,
     #[command(flatten)]
@@ -43,31 +53,60 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let start = Timestamp::parse(&arguments.start)
-        .ok_or_else(|| format!("--start: `{}` is no instant; write 2026-11-23T00:00:00Z", arguments.start))?;
     let resolve = window_seconds(&arguments.resolve).map(Duration::from_secs);
     let resolve = resolve.ok_or_else(|| format!("--resolve: `{}` is no length; write 3h", arguments.resolve))?;
-    let strategy = arguments.strategy.as_deref().map(strategy).transpose()?;
+    let chosen = arguments.strategy.as_deref().map(strategy).transpose()?;
+    match (&arguments.workload, &arguments.recorded) {
+        (Some(workload), None) => written(arguments, workload, chosen, resolve),
+        (None, Some(day)) => recorded::run(arguments, day, chosen, resolve),
+        (None, None) => {
+            Err("name a workload with --workload FILE, or a day of the ledger with --recorded DAY".to_owned())
+        }
+        (Some(_), Some(_)) => Err("--workload and --recorded exclude each other; leave one of them out".to_owned()),
+    }
+}
+
+/// Simulates a written workload.
+fn written(arguments: &Arguments, workload: &Path, chosen: Option<Strategy>, resolve: Duration) -> Result<(), String> {
+    let start = arguments.start.as_deref().ok_or("a workload needs --start; write --start 2026-11-23T00:00:00Z")?;
+    let start = Timestamp::parse(start)
+        .ok_or_else(|| format!("--start: `{start}` is no instant; write 2026-11-23T00:00:00Z"))?;
     // Facts are as old as they are at the start, so that the same simulation gives the same on every day.
     let loaded = environment::configuration(arguments.report.config.as_deref(), start)?;
-    let path = arguments.workload.display().to_string();
-    let text = std::fs::read_to_string(&arguments.workload).map_err(|error| format!("{path}: {error}"))?;
-    let workload = Workload::read(&path, &text, &loaded.snapshot, strategy).map_err(|error| error.to_string())?;
+    let path = workload.display().to_string();
+    let text = std::fs::read_to_string(workload).map_err(|error| format!("{path}: {error}"))?;
+    let workload = Workload::read(&path, &text, &loaded.snapshot, chosen).map_err(|error| error.to_string())?;
     let (snapshot, limits) = (&loaded.snapshot, loaded.limits.as_slice());
     let scenario = Scenario { snapshot, limits, workload: &workload, start, resolve };
-    let run = simulate(scenario);
+    let (run, summary) = play(scenario);
     if let Some(path) = &arguments.decisions {
-        let text = decision_lines(scenario, &run.decisions);
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        write(path, &decision_lines(scenario, &run.decisions))?;
     }
+    match arguments.report.json {
+        true => println!("{:#}", document(&summary, name_of(chosen), start)),
+        false => print!("{}", page(&summary, name_of(chosen), start)),
+    }
+    sound(&summary)
+}
+
+fn play(scenario: Scenario<'_>) -> (Run, Summary) {
+    let run = simulate(scenario);
     let mut summary = Summary::of(scenario, &run, &recount(scenario, &run.decisions));
     summary.bound = freeway_simulate::bound(scenario);
     summary.share_of_bound = summary.bound.filter(|bound| *bound > 0.0).map(|bound| summary.value / bound);
-    let name = strategy.map_or("as configured", Strategy::as_str);
-    match arguments.report.json {
-        true => println!("{:#}", document(&summary, name, start)),
-        false => print!("{}", page(&summary, name, start)),
-    }
+    (run, summary)
+}
+
+fn name_of(chosen: Option<Strategy>) -> &'static str {
+    chosen.map_or("as configured", Strategy::as_str)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Complains of decisions that break a rule. Nothing ever should.
+fn sound(summary: &Summary) -> Result<(), String> {
     if summary.broken.is_empty() {
         return Ok(());
     }

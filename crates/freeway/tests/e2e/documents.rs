@@ -59,7 +59,7 @@ async fn check(place: &str, line: &str, home: &Home, gateway: &Gateway, request:
                 .collect();
             let output = match arguments.as_slice() {
                 ["simulate", ..] => {
-                    let example = crate::simulate::example();
+                    let example = crate::recorded::recorded_example();
                     program().args(&arguments).current_dir(example.path()).output().unwrap()
                 }
                 ["plan", ..] if !arguments.contains(&"--recorded") => {

@@ -41,6 +41,7 @@ mod policy;
 mod pressure;
 mod prices;
 mod quotas;
+mod recorded;
 mod reload;
 mod rescue;
 mod simulate;

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use crate::documents::blocks;
 use crate::gateway::program;
 
-const ROUTING: &str = include_str!("../../../../docs/routing.md");
+/// The document with the examples.
+pub(crate) const ROUTING: &str = include_str!("../../../../docs/routing.md");
 const START: &str = "2026-11-23T00:00:00Z";
 
 /// A folder with the example of `docs/routing.md`.

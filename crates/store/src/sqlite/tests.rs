@@ -70,12 +70,22 @@ fn what_is_not_a_ledger_of_ours_is_refused_and_left_alone() {
     check("torn.db", &torn, "damaged");
 }
 
-/// A ledger of an earlier version with one request in it: today's, less what has come since.
-fn earlier(path: &Path, less: &str) -> RequestRecord {
-    let record = crate::conformance::sample(1, Timestamp::from_secs(10));
+/// What came with version 4.
+const WITHOUT_BOUNDS: &str = "DROP TABLE bound; DROP TABLE lost; DROP TABLE process;";
+
+/// A ledger of an earlier version with one request in it: today's, less what has come since. What it lacks of the
+/// request is not known afterwards.
+pub(super) fn earlier(path: &Path, less: &str) -> RequestRecord {
+    let mut record = crate::conformance::sample(1, Timestamp::from_secs(10));
     Sqlite::open(path).unwrap().append(std::slice::from_ref(&record)).unwrap();
-    let newer = "DROP TABLE bound; DROP TABLE lost; DROP TABLE process;";
+    let column = |table: &str, name: &str| format!("ALTER TABLE {table} DROP COLUMN {name};");
+    let asked = ["input_estimate", "max_output", "min_quality", "features", "named_tier", "named_data"];
+    let handling = ["paid", "trains", "retention_days"];
+    let newer: String =
+        asked.map(|name| column("request", name)).concat() + &handling.map(|name| column("attempt", name)).concat();
     Connection::open(path).unwrap().execute_batch(&format!("{newer} {less}")).unwrap();
+    record.asked = None;
+    record.attempts.iter_mut().for_each(|attempt| attempt.handling = None);
     record
 }
 
@@ -85,10 +95,13 @@ fn a_ledger_of_version_1_is_brought_up_to_date() {
     let path = folder.path().join("ledger.db");
     let record = earlier(
         &path,
-        "ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held; DROP TABLE learned;
-         CREATE INDEX request_received_at ON request (received_at);
-         CREATE INDEX attempt_sent_at ON attempt (sent_at);
-         PRAGMA user_version = 1; PRAGMA application_id = 0;",
+        &format!(
+            "{WITHOUT_BOUNDS} ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
+             DROP TABLE learned;
+             CREATE INDEX request_received_at ON request (received_at);
+             CREATE INDEX attempt_sent_at ON attempt (sent_at);
+             PRAGMA user_version = 1; PRAGMA application_id = 0;"
+        ),
     );
     let ledger = Sqlite::open(&path).unwrap();
     let found = ledger.request(record.id).unwrap().unwrap();
@@ -99,7 +112,9 @@ fn a_ledger_of_version_1_is_brought_up_to_date() {
 
 #[test]
 fn ledgers_of_later_versions_keep_their_rows_and_get_what_is_new() {
-    for less in ["DROP TABLE learned; PRAGMA user_version = 2;", "PRAGMA user_version = 3;"] {
+    let version_2 = format!("{WITHOUT_BOUNDS} DROP TABLE learned; PRAGMA user_version = 2;");
+    let version_3 = format!("{WITHOUT_BOUNDS} PRAGMA user_version = 3;");
+    for less in [version_2.as_str(), &version_3, "PRAGMA user_version = 4;"] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         let record = earlier(&path, less);
@@ -112,6 +127,9 @@ fn ledgers_of_later_versions_keep_their_rows_and_get_what_is_new() {
         drop(ledger);
         let ledger = Sqlite::open(&path).unwrap();
         assert_eq!(ledger.learned("tokens").unwrap(), [fact], "and is brought up to date once: {less}");
+        let later = crate::conformance::sample(2, Timestamp::from_secs(10));
+        ledger.append(std::slice::from_ref(&later)).unwrap();
+        assert_eq!(ledger.request(later.id).unwrap(), Some(later), "what is new is kept whole: {less}");
         assert!(!ledger.legacy().unwrap().is_whole);
     }
 }
