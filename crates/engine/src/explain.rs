@@ -238,7 +238,7 @@ impl Engine {
             let Some(score) = &candidate.score else { continue };
             let toll = |toll: Toll| {
                 json!({
-                    "limit": prices.book.spec(toll.limit).name,
+                    "limit": prices.name(toll.limit),
                     "amount": toll.amount,
                     "price": toll.price,
                     "takes": rounded(toll.price * float(toll.amount)),

@@ -82,7 +82,7 @@ impl Live for LiveState<'_> {
 
     fn prices(&self) -> Option<Pricing<'_>> {
         let tariff = self.state.tariff.as_deref()?;
-        Some(Pricing { tariff, book: &self.state.book, targets: &self.engine.targets, now: self.now })
+        Some(Pricing::new(tariff, &self.state.book, &self.engine.targets, self.now))
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

@@ -37,7 +37,7 @@ impl Live for Moment {
 
     fn prices(&self) -> Option<Pricing<'_>> {
         let Self { book, targets, tariff, now } = self;
-        tariff.as_ref().map(|tariff| Pricing { tariff, book, targets, now: *now })
+        tariff.as_ref().map(|tariff| Pricing::new(tariff, book, targets, *now))
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {
@@ -101,11 +101,25 @@ fn tariff(loaded: &Loaded, moment: &mut Moment) -> Result<Tariff, Box<dyn std::e
         let kind = kind(&loaded.snapshot, &admission, "auto", FeatureSet::default());
         ahead.observe(now, &kind, Size { input: 1_000, output: 200 });
     }
+    let begun = Instant::now();
+    let millis = || begun.elapsed().as_secs_f64() * 1e3;
     let prospect = ahead.prospect(moment.now);
+    let copied = millis();
     let ends = prospect.ends(&mut moment.book, &moment.targets);
+    let cut = millis();
     let expected = prospect.expect(&loaded.snapshot, ends, std::iter::empty());
-    let tariff = expected.question(&loaded.snapshot, &mut moment.book, &moment.targets).answer()?;
-    println!("<!-- {} limits are scarce -->", tariff.scarce(moment.now.wall));
+    let forecast = millis();
+    let question = expected.question(&loaded.snapshot, &mut moment.book, &moment.targets);
+    let asked = millis();
+    let tariff = question.answer()?;
+    println!(
+        "<!-- {} limits are scarce; copied in {copied:.2} ms, blocks in {:.2}, forecast in {:.2}, market in {:.2}, solved in {:.1} -->",
+        tariff.scarce(moment.now.wall),
+        cut - copied,
+        forecast - cut,
+        asked - forecast,
+        millis() - asked
+    );
     Ok(tariff)
 }
 

@@ -373,7 +373,7 @@ fn client_code(code: &'static str) -> &'static str {
         "data_rule" | "tier_order" | "would_spend" | "quality" => NOT_PERMITTED,
         "off" | "not_chat" | "feature" | "field" | "output" => "unsupported_parameter",
         "context" | "too_large" => "context_length_exceeded",
-        "quota" => "quota_exhausted",
+        "quota" | "price" => "quota_exhausted",
         other => other,
     }
 }

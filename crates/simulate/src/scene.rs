@@ -99,7 +99,7 @@ impl Live for Moment<'_, '_> {
 
     fn prices(&self) -> Option<Pricing<'_>> {
         let Scene { tariff, book, targets, now, .. } = &*self.scene;
-        tariff.as_ref().map(|tariff| Pricing { tariff, book, targets, now: *now })
+        tariff.as_ref().map(|tariff| Pricing::new(tariff, book, targets, *now))
     }
 
     fn limit_name(&self, limit: LimitIndex) -> String {

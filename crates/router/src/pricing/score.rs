@@ -103,8 +103,7 @@ pub(crate) fn weigh(
         return scored;
     }
     let best = scored.iter().map(|scored| scored.score).find(Score::is_worth_it);
-    let is_served =
-        best.is_some_and(|best| best.gain() > EVEN * value || prices.tariff.has_room(cell, prices.now.wall));
+    let is_served = best.is_some_and(|best| best.gain() > EVEN * value || prices.has_room(cell));
     scored.retain(|Scored { position, score, .. }| {
         let is_kept = is_served && score.is_worth_it();
         if !is_kept {

@@ -16,14 +16,12 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// The prices in force, and what they are read with.
 #[derive(Clone, Copy, Debug)]
 pub struct Pricing<'a> {
-    /// The table.
-    pub tariff: &'a Tariff,
-    /// Where limits are counted.
-    pub book: &'a Book,
-    /// The deployments in the book.
-    pub targets: &'a [Target],
-    /// The instant.
-    pub now: Now,
+    tariff: &'a Tariff,
+    book: &'a Book,
+    targets: &'a [Target],
+    now: Now,
+    /// The block that the instant is in.
+    block: usize,
 }
 
 /// What an attempt takes of one limit.
@@ -68,8 +66,12 @@ impl Tariff {
     /// The price of a limit's unit, in the unit of values. After the last block, that of the last.
     #[must_use]
     pub fn price(&self, limit: LimitIndex, now: Timestamp) -> f64 {
+        self.price_in(limit, self.block(now))
+    }
+
+    fn price_in(&self, limit: LimitIndex, block: usize) -> f64 {
         let of_limit = self.prices.get(limit.get());
-        of_limit.and_then(|prices| prices.get(self.block(now)).or(prices.last())).copied().unwrap_or(0.0)
+        of_limit.and_then(|prices| prices.get(block).or(prices.last())).copied().unwrap_or(0.0)
     }
 
     /// Of how many limits a unit is worth anything.
@@ -116,7 +118,24 @@ impl Clone for Tariff {
 
 // === impl Pricing ===
 
-impl Pricing<'_> {
+impl<'a> Pricing<'a> {
+    /// The prices of a table at an instant. `book` is where limits are counted, `targets` are the deployments in it.
+    #[must_use]
+    pub fn new(tariff: &'a Tariff, book: &'a Book, targets: &'a [Target], now: Now) -> Self {
+        Self { tariff, book, targets, now, block: tariff.block(now.wall) }
+    }
+
+    /// Whether a request like this one is to be served although it gains next to nothing.
+    pub(super) fn has_room(&self, cell: &Cell) -> bool {
+        self.tariff.has_room(cell, self.now.wall)
+    }
+
+    /// The name of a limit.
+    #[must_use]
+    pub fn name(&self, limit: LimitIndex) -> &'a str {
+        &self.book.spec(limit).name
+    }
+
     /// What an attempt costs, in the unit of values.
     #[must_use]
     pub fn toll(&self, deployment: DeploymentIndex, demand: &Demand) -> f64 {
@@ -126,7 +145,7 @@ impl Pricing<'_> {
     /// The same, limit by limit; those that cost nothing are left out.
     pub fn tolls(&self, deployment: DeploymentIndex, demand: &Demand) -> impl Iterator<Item = Toll> {
         let limits = self.book.limits_of(self.targets[deployment.get()]).iter();
-        limits.filter_map(|limit| match self.tariff.price(*limit, self.now.wall) {
+        limits.filter_map(|limit| match self.tariff.price_in(*limit, self.block) {
             0.0 => None,
             price => Some(Toll { limit: *limit, amount: demand.amount(self.book.spec(*limit)), price }),
         })
