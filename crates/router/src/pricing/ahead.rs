@@ -84,6 +84,8 @@ pub struct Question {
     at: Now,
     ends: Vec<Timestamp>,
     market: Market,
+    /// Whether some are worth more than others.
+    keeps: bool,
     groups: BTreeMap<Cell, usize>,
 }
 
@@ -216,13 +218,15 @@ impl Expected {
     pub fn question(&self, snapshot: &Snapshot, book: &mut Book, targets: &[Target]) -> Question {
         let Self { at, ends, groups, demand } = self;
         let market = market(snapshot, book, targets, *at, ends, demand);
-        let most = groups.iter().map(|(group, _)| worth(snapshot, &group.kind)).fold(0.0, f64::max);
-        let is_rationed = |(_, (group, _)): &(usize, &(Group, Vec<f64>))| worth(snapshot, &group.kind) < most;
+        let value = |group: &Group| worth(snapshot, &group.kind);
+        let most = groups.iter().map(|(group, _)| value(group)).fold(0.0, f64::max);
+        let keeps = groups.iter().any(|(group, _)| value(group) < most);
+        let is_rationed = |(_, (group, _)): &(usize, &(Group, Vec<f64>))| value(group) < most;
         let cells = |(place, (group, _)): (usize, &(Group, Vec<f64>))| {
             group.cells.iter().map(move |cell| (cell.clone(), place)).collect::<Vec<_>>()
         };
         let groups = groups.iter().enumerate().filter(is_rationed).flat_map(cells).collect();
-        Question { at: *at, ends: ends.clone(), market, groups }
+        Question { at: *at, ends: ends.clone(), market, keeps, groups }
     }
 }
 
@@ -251,7 +255,7 @@ impl Question {
     /// When the solver stops without a solution.
     pub fn answer(self) -> Result<Tariff, SolveError> {
         let solution = self.market.solve(Precision::Rough)?;
-        Ok(Tariff::new(self.at.wall, self.ends, self.groups, solution))
+        Ok(Tariff::new(self.at.wall, self.ends, self.keeps, self.groups, solution))
     }
 }
 

@@ -76,7 +76,8 @@ impl Scored {
 
 /// Gives each kept candidate its score, and these in order, the best first. What is not worth its price is dropped, and
 /// everything is where a request gains next to nothing and others like it have had all that is theirs. A request that is
-/// under way is worth going on with, whatever it takes.
+/// under way is worth going on with, whatever it takes; and where all that is expected is worth the same, nothing is kept from
+/// anybody.
 pub(crate) fn weigh(
     snapshot: &Snapshot,
     request: &Request<'_>,
@@ -99,7 +100,7 @@ pub(crate) fn weigh(
         scored.push(Scored { position, place, step, quality, used, score });
     }
     scored.sort_by(Scored::compare);
-    if request.under_way {
+    if request.under_way || !prices.keeps() {
         return scored;
     }
     let best = scored.iter().map(|scored| scored.score).find(Score::is_worth_it);

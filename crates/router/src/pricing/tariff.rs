@@ -44,6 +44,8 @@ pub struct Tariff {
     ends: Vec<Timestamp>,
     /// By limit, then by block.
     prices: Vec<Vec<f64>>,
+    /// Whether anything is kept for anybody: whether of the expected requests some are worth more than others.
+    keeps: bool,
     /// The group of each cell; of those that are worth most, none: they are not made to wait for one another.
     groups: BTreeMap<Cell, usize>,
     /// By group, then by block: how many are served.
@@ -56,11 +58,12 @@ impl Tariff {
     pub(super) fn new(
         begins: Timestamp,
         ends: Vec<Timestamp>,
+        keeps: bool,
         groups: BTreeMap<Cell, usize>,
         solution: Solution,
     ) -> Self {
         let taken = solution.served.iter().map(|_| AtomicU32::default()).collect();
-        Self { begins, ends, prices: solution.prices, groups, served: solution.served, taken }
+        Self { begins, ends, prices: solution.prices, keeps, groups, served: solution.served, taken }
     }
 
     /// The price of a limit's unit, in the unit of values. After the last block, that of the last.
@@ -109,10 +112,10 @@ impl Tariff {
 
 impl Clone for Tariff {
     fn clone(&self) -> Self {
-        let Self { begins, ends, prices, groups, served, taken } = self;
+        let Self { begins, ends, prices, keeps, groups, served, taken } = self;
         let taken = taken.iter().map(|taken| AtomicU32::new(taken.load(Ordering::Relaxed))).collect();
         let (ends, prices, groups, served) = (ends.clone(), prices.clone(), groups.clone(), served.clone());
-        Self { begins: *begins, ends, prices, groups, served, taken }
+        Self { begins: *begins, ends, prices, keeps: *keeps, groups, served, taken }
     }
 }
 
@@ -123,6 +126,11 @@ impl<'a> Pricing<'a> {
     #[must_use]
     pub fn new(tariff: &'a Tariff, book: &'a Book, targets: &'a [Target], now: Now) -> Self {
         Self { tariff, book, targets, now, block: tariff.block(now.wall) }
+    }
+
+    /// Whether anything is kept for anybody.
+    pub(super) fn keeps(&self) -> bool {
+        self.tariff.keeps
     }
 
     /// Whether a request like this one is to be served although it gains next to nothing.
@@ -179,7 +187,7 @@ mod tests {
         };
         let solution = Solution { value: 1.0, prices: vec![vec![0.5, 0.25], Vec::new()], served: vec![vec![4.0, 2.0]] };
         let groups = BTreeMap::from([((kind.clone(), 10), 0)]);
-        let tariff = Tariff::new(at(0), vec![at(1), at(3)], groups, solution);
+        let tariff = Tariff::new(at(0), vec![at(1), at(3)], true, groups, solution);
         let of = |limit: usize, hours: u64| tariff.price(LimitIndex::new(limit), at(hours));
         assert_eq!([of(0, 0), of(0, 1), of(0, 2), of(0, 9)], [0.5, 0.25, 0.25, 0.25]);
         assert_eq!([of(1, 0), of(7, 0)], [0.0, 0.0]);

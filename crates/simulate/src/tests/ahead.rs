@@ -46,3 +46,13 @@ fn before_there_is_anything_to_forecast_from_it_ranks_like_the_others() {
     let (summary, run, _) = value(&config, &few, Strategy::Price);
     assert_eq!((summary.served, run.solutions), (5, 0));
 }
+
+#[test]
+fn where_all_is_worth_the_same_nobody_is_turned_away_for_others() {
+    let config = provider("lab", 3, "{ metric = \"requests\", window = \"day\", amount = 100, reset = \"calendar\" }");
+    let same = flood().replace("critical", "standard");
+    let (priced, run, _) = value(&config, &same, Strategy::Price);
+    assert!(run.solutions > 0);
+    assert_eq!(priced.refused.keys().collect::<Vec<_>>(), [&"quota"]);
+    assert_eq!(priced.served, value(&config, &same, Strategy::Ordered).0.served);
+}
