@@ -88,7 +88,7 @@ pub struct DeploymentReport {
 }
 
 /// The candidates of a plan as the ledger keeps them: a line for each, with its target, and either its rank, what
-/// was left of its scarcest limit in permille and, where there are prices, what the request would gain there; or nothing,
+/// was left of its scarcest limit in permille and, where there are prices, what the request would gain there in thousandths; or nothing,
 /// the reason's code and the reason. Every request pays for
 /// it, in time and in space.
 pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
@@ -109,7 +109,7 @@ pub(crate) fn write_candidates(engine: &Engine, plan: &Plan) -> String {
                 }
                 if let Some(score) = &candidate.score {
                     text.push(b'\t');
-                    push_word(&mut text, &format!("{:.3}", score.gain()));
+                    push_thousandths(&mut text, score.gain());
                 }
             }
             Verdict::Dropped(reason) => {
@@ -139,8 +139,8 @@ pub fn read_candidates(text: &str) -> Value {
                 // Of limits that nobody knows, nobody knows what is left.
                 let headroom = third.parse::<f64>().ok().map(|permille| permille / 10.0);
                 let mut row = json!({"target": target, "kept": true, "rank": rank, "headroom_percent": headroom});
-                if let Some(gain) = fourth.and_then(|gain| gain.parse::<f64>().ok()) {
-                    row["gain"] = json!(gain);
+                if let Some(thousandths) = fourth.and_then(|gain| gain.parse::<f64>().ok()) {
+                    row["gain"] = json!(thousandths / 1_000.0);
                 }
                 row
             }
@@ -180,6 +180,16 @@ fn float(amount: u64) -> f64 {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share lies between 0 and 1")]
 fn permille(share: f64) -> usize {
     (share.clamp(0.0, 1.0) * 1000.0).round() as usize
+}
+
+/// A figure in thousandths, as a whole number: every request pays for it, and decimals cost ten times as much.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number that is not negative")]
+fn push_thousandths(text: &mut Vec<u8>, figure: f64) {
+    let thousandths = (figure * 1_000.0).round();
+    if thousandths < 0.0 {
+        text.push(b'-');
+    }
+    push_number(text, thousandths.abs() as usize);
 }
 
 fn push_number(text: &mut Vec<u8>, mut number: usize) {
@@ -346,8 +356,11 @@ mod tests {
 
     #[test]
     fn candidates_are_read_as_they_were_written_and_as_they_were_before() {
-        let scored = read_candidates("lab/small\t1\t995\t2.875\n");
+        let scored = read_candidates("lab/small\t1\t995\t2875\n");
         assert_eq!(scored[0]["gain"], json!(2.875));
+        let mut gains = Vec::new();
+        [2.8751, -0.1254, 0.0].into_iter().for_each(|gain| push_thousandths(&mut gains, gain));
+        assert_eq!(gains, b"2875-1250");
         let expected = json!([
             {"target": "lab/small", "kept": true, "rank": 1, "headroom_percent": 99.5},
             {"target": "lab/free", "kept": true, "rank": 2, "headroom_percent": null},
