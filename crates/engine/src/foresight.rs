@@ -114,12 +114,6 @@ impl Engine {
         }
     }
 
-    /// Works prices out anew, here and now: what [`Self::look_to_prices`] does on a thread of its own.
-    pub fn price_now(&self) {
-        let prospect = self.shared().foresight().ahead.prospect(self.now());
-        self.work_out(&prospect);
-    }
-
     fn work_out(&self, prospect: &Prospect) {
         let begun = self.now();
         let is_limited = |target: &Target| !self.state().book.limits_of(*target).is_empty();
