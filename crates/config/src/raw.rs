@@ -180,7 +180,7 @@ pub struct TierSection {
     pub order: Option<Vec<Group>>,
     /// What serving one of its requests is worth against the others.
     pub value: Option<f64>,
-    /// Seconds that a request may wait for quota. Not supported yet.
+    /// Seconds that a request may wait for quota, if its deadline is not sooner; 0 to 3,600.
     pub wait: Option<f64>,
 }
 

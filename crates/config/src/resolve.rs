@@ -246,11 +246,6 @@ impl Resolver<'_> {
 
     /// Keys that are known and have no effect yet.
     fn unsupported(&mut self, raw: &Raw) {
-        for (name, tier) in &raw.tiers {
-            if tier.wait.is_some() {
-                self.not_yet(&["tiers", name, "wait"], "waiting for quota");
-            }
-        }
         for (name, key) in &raw.client_keys {
             if key.budget.is_some() {
                 self.not_yet(&["client_keys", name, "budget"], "a budget");

@@ -8,7 +8,7 @@ use freeway_dialect::ClientError;
 use freeway_quota::PauseScope;
 use freeway_router::{Bar, Candidate, Domain, Fault, Meaning, Plan, Reason, Remedy, Scope, Verdict};
 use freeway_telemetry::Event;
-use freeway_types::{AccountIndex, CostClass, DeploymentIndex, FeatureSet, KeyIndex, Now};
+use freeway_types::{AccountIndex, CostClass, DeploymentIndex, FeatureSet, KeyIndex, Monotonic, Now};
 
 use crate::attempt::{Committed, Content, Failure};
 use crate::chance::random;
@@ -56,6 +56,14 @@ pub(crate) struct Course<'a> {
     /// The first refusal that blames the request.
     blamed: Option<ClientError>,
     empty_answer: Option<(DeploymentIndex, Bytes)>,
+}
+
+/// Why a request was not answered.
+pub(crate) struct Unanswered {
+    /// What its client is told.
+    pub(crate) error: ClientError,
+    /// When it may be served after all, if it was quota that stood in the way.
+    pub(crate) again: Option<Monotonic>,
 }
 
 impl<'a> Course<'a> {
@@ -131,6 +139,13 @@ impl<'a> Course<'a> {
         })
     }
 
+    /// The turn that was granted to a request that waited. It is not in its plan any more.
+    pub(crate) fn granted(&mut self, position: usize) -> Turn {
+        self.ahead.retain(|other| *other != position);
+        self.is_first(self.plan.candidates[position].deployment);
+        Turn { position, wait: Duration::ZERO, again: false }
+    }
+
     /// What was taken is not tried after all.
     pub(crate) fn put_back(&mut self, turn: Turn) {
         self.ahead.push(turn.position);
@@ -187,22 +202,7 @@ impl<'a> Course<'a> {
     /// A key of the target's account that is neither paused nor has failed in this request; the account's keys
     /// take turns.
     pub(crate) fn key(&self, deployment: DeploymentIndex, now: Now) -> Result<Option<KeyIndex>, Reason> {
-        let account = self.engine.snapshot.deployment(deployment).account;
-        let count = self.engine.clients[account.get()].keys().len();
-        if count == 0 {
-            return Ok(None);
-        }
-        let id = &self.engine.snapshot.accounts[account.get()].id;
-        let first = self.engine.next_key[account.get()].fetch_add(1, Ordering::Relaxed);
-        let state = self.engine.state();
-        (0..count)
-            .map(|step| KeyIndex::new((first + step) % count))
-            .find(|key| {
-                !self.failed_keys.contains(&(account, *key))
-                    && (state.pauses.is_empty() || state.pauses.get(&PauseScope::Key(id.clone(), *key), now).is_none())
-            })
-            .map(Some)
-            .ok_or_else(|| Reason::Failed("no working key".to_owned()))
+        self.engine.key(deployment, &self.failed_keys, now)
     }
 
     /// Notes why a target is out of the question.
@@ -343,9 +343,9 @@ impl<'a> Course<'a> {
     }
 
     /// Nothing is left to try.
-    pub(crate) fn conclude(mut self, trace: &Trace) -> Result<Committed, ClientError> {
+    pub(crate) fn conclude(mut self, trace: &Trace) -> Result<Committed, Unanswered> {
         if let Some(error) = self.blamed.take() {
-            return Err(error);
+            return Err(error.into());
         }
         if let Some((deployment, answer)) = self.empty_answer.take()
             && !self.job.chat.stream
@@ -367,7 +367,57 @@ impl<'a> Course<'a> {
             .map(|obstacle| (self.engine.snapshot.deployment(obstacle.deployment).name.as_str(), obstacle))
             .collect();
         let out_of_time = self.job.deadline.monotonic <= self.engine.now().monotonic;
-        Err(last_word(&self.job.chat.model, &named, self.engine.now(), out_of_time))
+        let error = last_word(&self.job.chat.model, &named, self.engine.now(), out_of_time);
+        // What an upstream does not serve although it could is no matter of quota.
+        let is_untried = || named.iter().all(|(_, obstacle)| obstacle.last.is_none());
+        let may_wait = error.status == 429 || (error.status == 503 && is_untried());
+        let until = |(_, obstacle): &(&str, &Obstacle)| obstacle.reason.until().map(|until| until.monotonic);
+        let again = if may_wait { named.iter().filter_map(until).min() } else { None };
+        Err(Unanswered { error, again })
+    }
+}
+
+// === impl Unanswered ===
+
+impl From<ClientError> for Unanswered {
+    fn from(error: ClientError) -> Self {
+        Self { error, again: None }
+    }
+}
+
+impl From<Unanswered> for ClientError {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.error
+    }
+}
+
+// === impl Engine ===
+
+impl crate::Engine {
+    /// A key of a deployment's account that is neither paused nor among `failed`; the account's keys take turns. `None` if
+    /// it wants none.
+    pub(crate) fn key(
+        &self,
+        deployment: DeploymentIndex,
+        failed: &[(AccountIndex, KeyIndex)],
+        now: Now,
+    ) -> Result<Option<KeyIndex>, Reason> {
+        let account = self.snapshot.deployment(deployment).account;
+        let count = self.clients[account.get()].keys().len();
+        if count == 0 {
+            return Ok(None);
+        }
+        let id = &self.snapshot.accounts[account.get()].id;
+        let first = self.next_key[account.get()].fetch_add(1, Ordering::Relaxed);
+        let state = self.state();
+        (0..count)
+            .map(|step| KeyIndex::new((first + step) % count))
+            .find(|key| {
+                !failed.contains(&(account, *key))
+                    && (state.pauses.is_empty() || state.pauses.get(&PauseScope::Key(id.clone(), *key), now).is_none())
+            })
+            .map(Some)
+            .ok_or_else(|| Reason::Failed("no working key".to_owned()))
     }
 }
 

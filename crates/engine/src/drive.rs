@@ -9,11 +9,11 @@ use freeway_quota::ReservationId;
 use freeway_router::{Candidate, Class, Meaning, Plan, Reason};
 use freeway_store::StoreError;
 use freeway_telemetry::Event;
-use freeway_types::{KeyIndex, Now};
+use freeway_types::{KeyIndex, Monotonic, Now};
 use tokio::time::Instant;
 
 use crate::attempt::{Committed, Content, Failure, Sending, attempt, silent};
-use crate::course::{Course, Turn};
+use crate::course::{Course, Turn, Unanswered};
 use crate::engine::{Answer, Reply};
 use crate::explain::write_candidates;
 use crate::health::Sight;
@@ -22,8 +22,9 @@ use crate::race::{Attempt, Entry, Happening, Race};
 use crate::rescue::Rescuer;
 use crate::reserving::Entrance;
 use crate::stream::StreamBody;
-use crate::timing::{self, Limits, first_content};
-use crate::trace::{Ending, FlightId, Trace};
+use crate::timing::{self, Limits, MOST_ATTEMPTS, first_content};
+use crate::trace::{Ending, FlightId, Trace, micros};
+use crate::waiting::{Grant, GrantedHold};
 
 /// A request that has been driven to its answer or its end.
 pub(crate) struct Driven {
@@ -58,23 +59,80 @@ pub(crate) async fn drive(trace: Trace, job: Job) -> Driven {
 async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
     let plan = make_plan(&trace.engine, &job.chat, &job.admission, false)?;
     trace.engine.arrived(&plan, trace.engine.now());
-    let candidates = write_candidates(&trace.engine, &plan);
+    take_down(trace, &plan);
+    match run(trace, job, &plan, None).await {
+        Ok(committed) => Ok(committed),
+        Err(Unanswered { error, again: None }) => Err(error),
+        // Boxed, because few requests ever wait.
+        Err(Unanswered { error, again: Some(again) }) => Box::pin(wait(trace, job, plan, error, again)).await,
+    }
+}
+
+/// The record of a request tells of the plan that was carried out last.
+fn take_down(trace: &Trace, plan: &Plan) {
+    let candidates = write_candidates(&trace.engine, plan);
     trace.note(|record| {
         record.candidates = candidates;
         if let (Some(asked), Some(first)) = (&mut record.asked, plan.candidates.first()) {
             asked.input = first.demand.input.expected;
         }
     });
-    run(trace, job, &plan).await
 }
 
-/// Goes through the targets of a plan until one answers.
-pub(crate) async fn run(trace: &Trace, job: &Job, plan: &Plan) -> Result<Committed, ClientError> {
+/// Lets a request wait for as long as it may, and carries out what is planned for it then. `error` is what stood in the
+/// way, which may be gone at `again`.
+async fn wait(
+    trace: &Trace,
+    job: &Job,
+    mut plan: Plan,
+    mut error: ClientError,
+    mut again: Monotonic,
+) -> Result<Committed, ClientError> {
+    let engine = &trace.engine;
+    let end = engine.patience(trace.received, job);
+    while again <= end && trace.attempts() < MOST_ATTEMPTS {
+        let begun = engine.now();
+        let granted = engine.wait(trace.id, job, &plan, again, end).await;
+        let waited = engine.now().monotonic.since(begun.monotonic);
+        trace.note(|record| record.waited_us += micros(waited));
+        let (held, is_over) = match granted.map(Grant::take) {
+            Some((granted, held)) => {
+                plan = granted;
+                (Some(held), false)
+            }
+            // What the client is told is how things stand now.
+            None => {
+                plan = make_plan(engine, &job.chat, &job.admission, false)?;
+                (None, true)
+            }
+        };
+        take_down(trace, &plan);
+        match run(trace, job, &plan, held).await {
+            Ok(committed) => return Ok(committed),
+            Err(Unanswered { error: latest, again: Some(next) }) if !is_over => (error, again) = (latest, next),
+            Err(Unanswered { error, .. }) => return Err(error),
+        }
+    }
+    Err(error)
+}
+
+/// Goes through the targets of a plan until one answers. What is `granted` has been held for it, and goes first.
+pub(crate) async fn run(
+    trace: &Trace,
+    job: &Job,
+    plan: &Plan,
+    granted: Option<GrantedHold>,
+) -> Result<Committed, Unanswered> {
     let engine = &*trace.engine;
     let mut course = Course::new(engine, job, plan);
     let mut race = Race::new();
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
 
+    if let Some(GrantedHold { position, key, reservation, now }) = granted {
+        let held = Held { turn: course.granted(position), key, reservation, now };
+        let (entry, attempt) = begin(trace, job, &course, held)?;
+        race.enter(entry, attempt);
+    }
     loop {
         if race.is_idle() {
             let turn = match race.is_empty() {
@@ -96,7 +154,7 @@ pub(crate) async fn run(trace: &Trace, job: &Job, plan: &Plan) -> Result<Committ
                     if let Some(held) = held {
                         match begin(trace, job, &course, held) {
                             Ok((entry, attempt)) => race.enter(entry, attempt),
-                            Err(error) if race.is_empty() => return Err(error),
+                            Err(error) if race.is_empty() => return Err(error.into()),
                             // Somebody is under way, and may still answer.
                             Err(_) => {}
                         }
@@ -200,7 +258,7 @@ fn begin<'a>(
     let engine = course.engine;
     let candidate = &course.plan.candidates[turn.position];
     if let Err(error) = trace.dispatch(candidate, key, now.wall) {
-        engine.state().book.release(reservation);
+        engine.release(reservation);
         return Err(ledger_unavailable(&error));
     }
     let deployment = engine.snapshot.deployment(candidate.deployment);

@@ -1,7 +1,7 @@
 //! The engine: what all requests share, and the way in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::state::State;
 use crate::stream::StreamBody;
 use crate::timing::HOLD;
 use crate::trace::Trace;
+use crate::waiting::WaitingRoom;
 
 /// Tokens are counted when an answer ends: so long after its dispatch at most.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3600);
@@ -69,6 +70,8 @@ pub struct Engine {
     pub(crate) calendars: Vec<Vec<LimitIndex>>,
     /// Who asks each account's quota endpoint, if it has one.
     pub(crate) inquirers: Vec<Option<Arc<Inquirer>>>,
+    /// Its number among the engines of this process.
+    pub(crate) edition: usize,
     shared: Arc<Shared>,
 }
 
@@ -91,6 +94,10 @@ pub(crate) struct Shared {
     pub(crate) foresight: Mutex<Foresight>,
     /// Rings when bounds of use were flushed.
     pub(crate) secured: Notify,
+    /// Who waits for quota.
+    pub(crate) room: WaitingRoom,
+    /// How many engines there were.
+    editions: AtomicUsize,
 }
 
 /// A request as it comes from a face.
@@ -175,6 +182,8 @@ impl Engine {
             state: Mutex::default(),
             foresight: Mutex::default(),
             secured: Notify::new(),
+            room: WaitingRoom::default(),
+            editions: AtomicUsize::new(0),
         };
         shared.store.recover(shared.clock.now().wall)?;
         shared.load_learned()?;
@@ -259,7 +268,9 @@ impl Engine {
         let domains = domains(&snapshot, &clients);
         let inquirers = shared.post(&snapshot, &clients);
         let calibrated = snapshot.deployments.iter().map(|deployment| shared.calibrated(&deployment.name)).collect();
+        let edition = shared.editions.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
+            edition,
             snapshot,
             clients,
             scrubber,
@@ -371,7 +382,15 @@ impl Engine {
     /// Gives the latest instant at which the provider can have counted the attempt.
     pub(crate) fn settle(&self, reservation: ReservationId, actual: &Actual) -> Option<Now> {
         let now = self.now();
-        self.state().book.settle(reservation, now, actual)
+        let counted = self.state().book.settle(reservation, now, actual);
+        self.shared.room.ring();
+        counted
+    }
+
+    /// Nothing was sent after all.
+    pub(crate) fn release(&self, reservation: ReservationId) {
+        self.state().book.release(reservation);
+        self.shared.room.ring();
     }
 
     /// Whether the ledger could not be written when that was last tried.

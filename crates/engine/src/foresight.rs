@@ -121,7 +121,7 @@ impl Engine {
             return;
         }
         let ends = prospect.ends(&mut self.state().book, &self.targets);
-        let expected = prospect.expect(&self.snapshot, ends, std::iter::empty());
+        let expected = prospect.expect(&self.snapshot, ends, self.shared().room.kinds().into_iter());
         let question = expected.question(&self.snapshot, &mut self.state().book, &self.targets);
         // Memory goes back to the system where nothing beside it is in use any more. So the solver has a thread to itself,
         // and what is kept is copied out of what that took.

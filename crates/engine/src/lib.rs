@@ -35,6 +35,7 @@ mod state;
 mod stream;
 mod timing;
 mod trace;
+mod waiting;
 mod warning;
 
 pub use chance::seed_chance;

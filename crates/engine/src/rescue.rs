@@ -64,7 +64,7 @@ impl Rescuer {
     async fn find(self, trace: &Trace, told: Told) -> Result<(Box<Relay>, DeploymentIndex), ClientError> {
         if self.job.rescue == Rescue::Restart {
             let plan = self.plan(&trace.engine, &self.job, |_, _| true)?;
-            let (mut relay, by) = stream(run(trace, &self.job, &plan).await?)?;
+            let (mut relay, by) = stream(run(trace, &self.job, &plan, None).await?)?;
             let name = &trace.engine.snapshot.deployment(by).name;
             relay.precede(&sse::encode(&told.restart(name)));
             return Ok((relay, by));
@@ -75,7 +75,7 @@ impl Rescuer {
         }
         // Who does not take a begun answer may still give the same one.
         let plan = self.plan(&trace.engine, &self.job, |engine, index| self.is_same(engine, index))?;
-        let committed = run(trace, &self.job, &plan).await?;
+        let committed = run(trace, &self.job, &plan, None).await?;
         join(trace, committed, |by| Splice::anew(told, by))
     }
 
@@ -95,7 +95,7 @@ impl Rescuer {
         // A mark that a provider does not know may be refused, so that each is asked with its own.
         for alike in plan.order.chunk_by(|one, next| mark(*one) == mark(*next)) {
             let Some(job) = self.onward(told, mark(alike[0])) else { continue };
-            if let Ok(committed) = run(trace, &job, &Plan { order: alike.to_vec(), ..plan.clone() }).await {
+            if let Ok(committed) = run(trace, &job, &Plan { order: alike.to_vec(), ..plan.clone() }, None).await {
                 return Ok(Some(committed));
             }
         }

@@ -92,6 +92,7 @@ impl Trace {
             received_at: ask.received.wall,
             took_us: 0,
             first_content_us: None,
+            waited_us: 0,
             caller: ask.caller_name.clone(),
             model: String::new(),
             tier: String::new(),
@@ -263,7 +264,7 @@ impl Trace {
         let units = units(deployment, usage);
         let mut counted = None;
         if matches!(ending, Ending::Unsent { .. }) {
-            engine.state().book.release(flight.reservation);
+            engine.release(flight.reservation);
         } else {
             let actual = Actual {
                 usage: known.then_some(usage),
@@ -371,6 +372,6 @@ fn position(key: KeyIndex) -> u32 {
     u32::try_from(key.get()).unwrap_or(u32::MAX)
 }
 
-fn micros(length: Duration) -> u64 {
+pub(crate) fn micros(length: Duration) -> u64 {
     u64::try_from(length.as_micros()).unwrap_or(u64::MAX)
 }

@@ -171,6 +171,17 @@ impl<K: Ord + Clone, T> Waiting<K, T> {
         Some(member.what)
     }
 
+    /// How many lines they stand in.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Something came back sooner than was known: everybody's turn may come now.
+    pub fn hurry(&mut self, now: Monotonic) {
+        self.lines.values_mut().for_each(|line| line.again = line.again.min(now));
+    }
+
     /// The earliest instant at which somebody's turn may come.
     #[must_use]
     pub fn next(&self) -> Option<Monotonic> {

@@ -376,7 +376,7 @@ async fn dispatch(
             return respond::whole(503, "text/plain", "the ledger cannot be written\n");
         }
         Target::Ready => return respond::whole(200, "text/plain", "ready\n"),
-        Target::Metrics => return respond::whole(200, "text/plain; version=0.0.4", engine.telemetry().render()),
+        Target::Metrics => return respond::whole(200, "text/plain; version=0.0.4", operator::metrics(&engine)),
         Target::Models => Ok(openai::models(&engine, gate.started)),
         Target::Model => openai::model(&engine, gate.started, rest),
         Target::Quotas => Ok(crate::quotas::quotas(&engine)),

@@ -8,6 +8,7 @@ use freeway_dialect::ClientError;
 use freeway_engine::Engine;
 use freeway_policy::{Caller, Wish};
 use freeway_store::{Page, RequestRecord, StoreError, UsageKey};
+use freeway_telemetry::names;
 use freeway_types::{RequestId, Timestamp, Usd};
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -60,6 +61,12 @@ pub(crate) async fn requests(
     Ok(json!({"requests": rows}))
 }
 
+/// What is counted, and what stands.
+pub(crate) fn metrics(engine: &Engine) -> String {
+    let waiting = names::WAITING;
+    format!("{}# TYPE {waiting} gauge\n{waiting} {}\n", engine.telemetry().render(), engine.waiting())
+}
+
 /// One request with its candidates and attempts. Another client's request is as unknown as one that never was.
 pub(crate) async fn request(engine: Arc<Engine>, id: &str, caller: Caller, name: String) -> Result<Value, ClientError> {
     let unknown = || {
@@ -97,6 +104,7 @@ fn summary(request: &RequestRecord) -> Value {
         "received_at": request.received_at.to_string(),
         "took_ms": ms(request.took_us),
         "first_content_ms": request.first_content_us.map(ms),
+        "waited_ms": ms(request.waited_us),
         "caller": request.caller,
         "model": request.model,
         "tier": request.tier,

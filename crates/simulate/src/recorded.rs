@@ -176,8 +176,8 @@ impl Replay {
         // Some providers count more than they were asked for, such as what a model thinks.
         chat.max_output = asked.max_output.map(|most| most.max(size.output));
         let arrives = Monotonic::from_micros(u64::try_from(request.after.as_micros()).unwrap_or(u64::MAX));
-        // The gateway lets nobody wait for quota.
-        Ok(Arrival { at: as_seconds(arrives), arrives, deadline: arrives, admission, size, chat, route })
+        let deadline = arrives.after(snapshot.rules.tiers[admission.tier].wait);
+        Ok(Arrival { at: as_seconds(arrives), arrives, deadline, admission, size, chat, route })
     }
 }
 

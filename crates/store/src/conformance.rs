@@ -209,6 +209,7 @@ pub fn sample(number: u64, at: Timestamp) -> RequestRecord {
         received_at: Timestamp::from_micros(at.as_micros() + i64::try_from(number).unwrap_or(0)),
         took_us: 2500,
         first_content_us: Some(2000),
+        waited_us: 1500,
         caller: "ci".to_owned(),
         model: "smart".to_owned(),
         tier: "standard".to_owned(),

@@ -19,6 +19,8 @@ pub struct RequestRecord {
     pub took_us: u64,
     /// Microseconds until the first content went out, if any did.
     pub first_content_us: Option<u64>,
+    /// Microseconds of it in which the request waited for quota.
+    pub waited_us: u64,
     /// Name of the client key it came with; `operator` for the operator's own.
     pub caller: String,
     /// What the client wrote in `model`.
@@ -275,6 +277,7 @@ impl Dispatch<'_> {
             received_at: self.received_at,
             took_us: u64::try_from(now.since(self.received_at).as_micros()).unwrap_or(u64::MAX),
             first_content_us: None,
+            waited_us: 0,
             caller: self.caller.into_owned(),
             model: self.asked.into_owned(),
             tier: self.tier.into_owned(),

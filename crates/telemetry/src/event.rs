@@ -92,6 +92,15 @@ pub enum Event<'a> {
         /// The second one.
         second: &'a str,
     },
+    /// A request waited for quota, and does so no longer.
+    Waited {
+        /// Which.
+        id: RequestId,
+        /// `served`, `expired`, or `left` by its client.
+        outcome: &'a str,
+        /// How long, in milliseconds.
+        millis: u64,
+    },
     /// A provider was asked how much is left of an account.
     QuotaAsked {
         /// Of which account.
@@ -193,6 +202,7 @@ impl Event<'_> {
             Self::BreakerOpened { .. } => "breaker_opened",
             Self::BreakerClosed { .. } => "breaker_closed",
             Self::Hedged { .. } => "hedged",
+            Self::Waited { .. } => "waited",
             Self::QuotaAsked { .. } => "quota_asked",
             Self::MalformedEvent { .. } => "malformed_event",
             Self::TurnedAway { .. } => "turned_away",
@@ -212,9 +222,11 @@ impl Event<'_> {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Self::RequestEnded { .. } | Self::AttemptEnded { .. } | Self::Hedged { .. } | Self::TurnedAway { .. } => {
-                Level::Debug
-            }
+            Self::RequestEnded { .. }
+            | Self::AttemptEnded { .. }
+            | Self::Hedged { .. }
+            | Self::Waited { .. }
+            | Self::TurnedAway { .. } => Level::Debug,
             Self::Listening { .. }
             | Self::Priced { .. }
             | Self::Reloaded { .. }
@@ -254,6 +266,7 @@ impl Event<'_> {
             Self::BreakerOpened { what, seconds } => format!("what={what:?} seconds={seconds:.1}"),
             Self::BreakerClosed { what } => format!("what={what:?}"),
             Self::Hedged { id, slow, second } => format!("id={id} slow={slow:?} second={second:?}"),
+            Self::Waited { id, outcome, millis } => format!("id={id} outcome={outcome} millis={millis}"),
             Self::QuotaAsked { account, outcome, limits, error } => {
                 let error = error.map(|error| format!(" error={error:?}")).unwrap_or_default();
                 format!("account={account:?} outcome={outcome} limits={limits}{error}")
@@ -289,6 +302,7 @@ impl Event<'_> {
             Self::LedgerFailed { .. } => metrics.add(names::LEDGER_FAILURES, &[], 1),
             Self::BreakerOpened { .. } => metrics.add(names::BREAKERS_OPENED, &[], 1),
             Self::Hedged { .. } => metrics.add(names::HEDGES, &[], 1),
+            Self::Waited { outcome, .. } => metrics.add(names::WAITS, &[("outcome", outcome)], 1),
             Self::Reloaded { .. } => metrics.add(names::RELOADS, &[("outcome", "taken")], 1),
             Self::ReloadRefused { .. } => metrics.add(names::RELOADS, &[("outcome", "refused")], 1),
             Self::Listening { .. }

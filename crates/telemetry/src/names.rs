@@ -13,6 +13,10 @@ pub const QUOTA_ASKS: &str = "freeway_quota_asks_total";
 pub const BREAKERS_OPENED: &str = "freeway_breakers_opened_total";
 /// Second attempts beside slow ones.
 pub const HEDGES: &str = "freeway_hedges_total";
+/// Requests that waited for quota, by outcome.
+pub const WAITS: &str = "freeway_waits_total";
+/// Requests that wait for quota now.
+pub const WAITING: &str = "freeway_waiting";
 /// Malformed events left out of streams, by account.
 pub const MALFORMED_EVENTS: &str = "freeway_malformed_events_total";
 /// Requests turned away before admission, by reason.

@@ -14,6 +14,9 @@ use crate::outbound;
 use crate::raw::Raw;
 use crate::reference::secret;
 
+/// The longest that requests may be made to wait.
+const LONGEST_WAIT_S: f64 = 3_600.0;
+
 /// The gateway itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -170,6 +173,14 @@ impl Resolver<'_> {
                 tiers[position].order.clone_from(order);
             }
             tiers[position].value = section.value.unwrap_or(tiers[position].value);
+            if let Some(wait) = section.wait {
+                match (0.0..=LONGEST_WAIT_S).contains(&wait) {
+                    true => tiers[position].wait = Duration::from_secs_f64(wait),
+                    false => {
+                        self.wrong(&["tiers", name, "wait"], "a wait is a number of seconds from 0 to 3,600", None)
+                    }
+                }
+            }
         }
         tiers.sort_by(|one, other| other.value.total_cmp(&one.value).then_with(|| one.name.cmp(&other.name)));
         let names: Vec<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();

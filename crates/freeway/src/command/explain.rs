@@ -71,6 +71,9 @@ fn for_people(answer: &Value) -> String {
             text("status"),
             text("served_by"),
         ));
+        if answer["waited_ms"].as_f64().is_some_and(|waited| waited > 0.0) {
+            page.push_str(&format!("waited {} ms for quota\n", text("waited_ms")));
+        }
     } else {
         page.push_str(&format!(
             "plan for {} (tier {}, data {}); nothing was sent\n",

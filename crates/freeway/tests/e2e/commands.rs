@@ -214,7 +214,8 @@ async fn a_mistake_is_shown_with_its_place_and_the_right_name() {
         &["there is no provider `aa`", "did you mean `a`?"],
     )
     .await;
-    check_mistake(&format!("[tiers.batch]\nwait = 5.0\n{table}"), &["wait", "not supported yet"]).await;
+    check_mistake(&format!("[tiers.batch]\nwait = -1\n{table}"), &["wait = -1", "from 0 to 3,600"]).await;
+    check_mistake(&format!("[tiers.batch]\nwait = 3600.5\n{table}"), &["wait = 3600.5", "from 0 to 3,600"]).await;
     check_mistake(&format!("[routing]\nusd_per_value = -1.0\n{table}"), &["freeway.toml:4", "above 0"]).await;
     check_mistake(&table.replace("cost = \"free\"", "cost = \"gratis\""), &["cost", "gratis"]).await;
     check_mistake(&format!("{table}[tiers.batch\n"), &["freeway.toml:"]).await;

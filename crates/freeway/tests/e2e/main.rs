@@ -48,3 +48,4 @@ mod simulate;
 mod stalled;
 mod streams;
 mod upstream;
+mod waiting;

@@ -46,6 +46,7 @@ fn request(number: u64, (hour, second): (i64, i64), tier: &str, target: Option<&
         id: RequestId::new(u64::try_from(received_at.as_micros() / 1000).unwrap(), u128::from(number)),
         received_at,
         took_us: 3_000_000,
+        waited_us: 0,
         first_content_us: target.map(|_| if is_large { 900_000 } else { 300_000 }),
         caller: "operator".to_owned(),
         model: "auto".to_owned(),

@@ -10,8 +10,11 @@ use freeway_types::{RequestId, UsageSource};
 use crate::client::number_in;
 use crate::limit::Limit;
 use crate::reached::Rare;
-use crate::scenario::Scenario;
+use crate::scenario::{Deed, Scenario};
 use crate::world::World;
+
+/// Who waits may do so for so much longer than was said, because timers go by whole milliseconds.
+const SLACK_MS: u64 = 10;
 
 /// Whether a limit can be judged by now: none can once a life ended after the wall clock was set wrong, because the next
 /// one cannot know how old its ledger's rows are.
@@ -69,6 +72,9 @@ pub(crate) fn check_quiet(world: &World, engine: &Engine) {
     for limit in engine.limits().iter().filter(|limit| limit.held > 0) {
         world.fail(format!("{}: {} are held for requests that are over", limit.name, limit.held));
     }
+    if engine.waiting() > 0 {
+        world.fail(format!("{} wait, and nobody is there", engine.waiting()));
+    }
 }
 
 /// When all is over: what reached a provider is in the ledger, each once, with the tokens that were counted there.
@@ -106,7 +112,21 @@ pub(crate) fn check_ledger(world: &World, scenario: &Scenario, sims: &[Sim], sto
     for (number, id) in ids.iter().enumerate() {
         let Ok(Some(record)) = store.request(*id) else { continue };
         check_record(world, number, &record, |account| arrived.contains_key(&(number, account)));
+        check_wait(world, scenario, number, &record);
     }
+}
+
+/// Nobody waits who may not, nor longer than he may, as long as the machine does not sleep meanwhile.
+fn check_wait(world: &World, scenario: &Scenario, number: usize, record: &RequestRecord) {
+    if record.waited_us == 0 {
+        return;
+    }
+    let is_awake = !scenario.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Suspend(_)));
+    let may_ms = if record.tier == "patient" { scenario.wait_ms + SLACK_MS } else { 0 };
+    if is_awake && record.waited_us > may_ms * 1_000 {
+        world.fail(format!("request {number} of the tier {} waited for {} µs", record.tier, record.waited_us));
+    }
+    world.note(if record.status == 200 { Rare::WaitedAndWasServed } else { Rare::WaitedInVain });
 }
 
 /// Where the provider reported what it used, the ledger has that.

@@ -71,7 +71,7 @@ pub(crate) async fn ask(
         body: body(&call, number),
         caller: Caller::Operator,
         caller_name: "operator".to_owned(),
-        tier: None,
+        tier: call.is_patient.then(|| "patient".to_owned()),
         data: None,
         min_quality: None,
         rescue: call.rescue.map(str::to_owned),

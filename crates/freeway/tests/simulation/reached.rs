@@ -26,9 +26,11 @@ pub(crate) enum Rare {
     TwoAttemptsAtOnce,
     StreamWentOn,
     StreamBegunAnew,
+    WaitedAndWasServed,
+    WaitedInVain,
 }
 
-const ALL: [Rare; 21] = [
+const ALL: [Rare; 23] = [
     Rare::KilledBetweenJournalAndSend,
     Rare::KilledAfterSend,
     Rare::KilledInMidStream,
@@ -50,6 +52,8 @@ const ALL: [Rare; 21] = [
     Rare::TwoAttemptsAtOnce,
     Rare::StreamWentOn,
     Rare::StreamBegunAnew,
+    Rare::WaitedAndWasServed,
+    Rare::WaitedInVain,
 ];
 
 /// How often each was reached.

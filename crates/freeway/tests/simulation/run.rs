@@ -243,6 +243,7 @@ impl Stage {
                     leaves_ms: None,
                     deadline_ms: None,
                     rescue: None,
+                    is_patient: false,
                 };
                 self.probe(call).await;
                 if self.world.failure().is_some() {

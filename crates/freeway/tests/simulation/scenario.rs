@@ -85,6 +85,8 @@ pub(crate) struct Call {
     pub(crate) deadline_ms: Option<u64>,
     /// What its client wants to become of a stream that breaks off.
     pub(crate) rescue: Option<&'static str>,
+    /// Whether it is of the tier that may wait.
+    pub(crate) is_patient: bool,
 }
 
 /// What the world does at an instant.
@@ -108,6 +110,8 @@ pub(crate) struct Scenario {
     pub(crate) providers: Vec<Provider>,
     pub(crate) calls: Vec<Call>,
     pub(crate) deeds: Vec<(u64, Deed)>,
+    /// How long requests of the tier that may wait do so.
+    pub(crate) wait_ms: u64,
     /// How each life ends that does.
     pub(crate) deaths: Vec<Death>,
     /// When faults stop.
@@ -131,6 +135,9 @@ impl Scenario {
             call.rescue = rescues.permille(500).then(|| rescues.pick(&["continue", "continue", "restart", "fail"]));
         }
         providers.iter_mut().for_each(|provider| provider.goes_on = rescues.permille(500));
+        let patience = &mut Chance::new(seed, 5);
+        let wait_ms = patience.any_size(120_000);
+        calls.iter_mut().for_each(|call| call.is_patient = patience.permille(400));
         let calm_ms = length + pause;
         let mut deeds = draw_faults(chance, count, calm_ms);
         if chance.permille(250) {
@@ -146,7 +153,17 @@ impl Scenario {
         let deaths = (0..chance.between(0, 3)).map(|_| death(chance)).collect();
         let strategy =
             chance.pick(&["", "strategy = \"ordered\"\n", "strategy = \"headroom\"\n", "strategy = \"cheapest\"\n"]);
-        Self { seed, start_wall: draw_start(chance, calm_ms), strategy, providers, calls, deeds, deaths, calm_ms }
+        Self {
+            seed,
+            start_wall: draw_start(chance, calm_ms),
+            strategy,
+            providers,
+            calls,
+            deeds,
+            wait_ms,
+            deaths,
+            calm_ms,
+        }
     }
 
     /// The gateway's configuration.
@@ -162,7 +179,8 @@ impl Scenario {
             .flat_map(|provider| (0..provider.models).map(move |model| format!("\"{}/m{model}\"", provider.name)))
             .collect();
         let any = format!("[aliases.any]\n{}targets = [{}]\n", self.strategy, targets.join(", "));
-        tables.chain([any]).collect()
+        let patient = format!("[tiers.patient]\nwait = {}.{:03}\n", self.wait_ms / 1_000, self.wait_ms % 1_000);
+        tables.chain([any, patient]).collect()
     }
 }
 
@@ -224,6 +242,7 @@ fn draw_calls(chance: &mut Chance, providers: &[Provider], length: u64) -> Vec<C
                 leaves_ms: chance.permille(150).then(|| chance.any_size(15_000)),
                 deadline_ms: chance.permille(100).then(|| chance.between(500, 20_000)),
                 rescue: None,
+                is_patient: false,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! What a request would gain at each target, and in which order the targets that are worth it are tried.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use freeway_price::Cell;
 use freeway_quota::Demand;
@@ -104,11 +105,12 @@ pub(crate) fn weigh(
         return scored;
     }
     let best = scored.iter().map(|scored| scored.score).find(Score::is_worth_it);
-    let is_served = best.is_some_and(|best| best.gain() > EVEN * value || prices.has_room(cell));
+    let until_room = best.map(|best| if best.gain() > EVEN * value { Duration::ZERO } else { prices.until_room(cell) });
+    let is_served = until_room.is_some_and(|wait| wait.is_zero());
     scored.retain(|Scored { position, score, .. }| {
         let is_kept = is_served && score.is_worth_it();
         if !is_kept {
-            let reason = Reason::Price { value, price: score.toll + score.money, until: prices.again() };
+            let reason = Reason::Price { value, price: score.toll + score.money, until: prices.again(until_room) };
             candidates[*position].verdict = Verdict::Dropped(reason);
         }
         is_kept

@@ -12,6 +12,7 @@ use super::score::float;
 
 /// Who is not worth the price now is asked about again after this.
 const AGAIN: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// The prices in force, and what they are read with.
 #[derive(Clone, Copy, Debug)]
@@ -83,19 +84,25 @@ impl Tariff {
         (0..self.prices.len()).filter(|limit| self.price(LimitIndex::new(*limit), now) > 0.0).count()
     }
 
-    /// Whether fewer requests like this one were served so far than the solution serves by now. Of what it knows nothing of,
-    /// and of what is worth most, any number.
+    /// When fewer requests like this one will have been served than the solution serves by then: in the block of `now`, or at its
+    /// end. Of what it knows nothing of, and of what is worth most, any number is served, so that this is always so.
     #[must_use]
-    pub fn has_room(&self, cell: &Cell, now: Timestamp) -> bool {
-        let Some(group) = self.groups.get(cell) else { return true };
+    pub fn room_at(&self, cell: &Cell, now: Timestamp) -> Timestamp {
+        let Some(group) = self.groups.get(cell) else { return now };
         let block = self.block(now);
-        let Some(of_block) = self.served[*group].get(block) else { return true };
-        let begins = if block == 0 { self.begins } else { self.ends[block - 1] };
-        let length = self.ends[block].since(begins).as_secs_f64().max(1.0);
+        let Some(of_block) = self.served[*group].get(block) else { return now };
+        let (begins, end) = (if block == 0 { self.begins } else { self.ends[block - 1] }, self.ends[block]);
+        let length = end.since(begins).as_secs_f64().max(1.0);
         let part = (now.since(begins).as_secs_f64() / length).min(1.0);
         let before: f64 = self.served[*group][..block].iter().sum();
         // The first one is due in the middle of its time.
-        f64::from(self.taken[*group].load(Ordering::Relaxed)) < before + of_block * part + 0.5
+        let ahead = f64::from(self.taken[*group].load(Ordering::Relaxed)) - 0.5 - before;
+        if ahead < of_block * part {
+            return now;
+        }
+        // Later by a moment, so that it is less then.
+        let later = Duration::try_from_secs_f64(length * ahead / of_block).unwrap_or(Duration::MAX) + MOMENT;
+        begins.after(later.min(end.since(begins))).max(now.after(MOMENT))
     }
 
     /// A request was served.
@@ -133,9 +140,9 @@ impl<'a> Pricing<'a> {
         self.tariff.keeps
     }
 
-    /// Whether a request like this one is to be served although it gains next to nothing.
-    pub(super) fn has_room(&self, cell: &Cell) -> bool {
-        self.tariff.has_room(cell, self.now.wall)
+    /// How long it takes until a request like this one is to be served although it gains next to nothing; zero if it is now.
+    pub(super) fn until_room(&self, cell: &Cell) -> Duration {
+        self.tariff.room_at(cell, self.now.wall).since(self.now.wall)
     }
 
     /// The name of a limit.
@@ -159,10 +166,10 @@ impl<'a> Pricing<'a> {
         })
     }
 
-    /// When somebody who is not worth the price may ask again.
+    /// When somebody who is not worth the price may ask again; sooner if it is only that there is no room for so long.
     #[must_use]
-    pub fn again(&self) -> Now {
-        self.now.after(AGAIN)
+    pub(super) fn again(&self, until_room: Option<Duration>) -> Now {
+        self.now.after(until_room.map_or(AGAIN, |wait| wait.min(AGAIN)))
     }
 }
 
@@ -194,14 +201,20 @@ mod tests {
         // Four in the first hour, one each quarter of it; then one each hour.
         let half = at(0).after(Duration::from_secs(1_800));
         let mut served = 0;
-        while tariff.has_room(&(kind.clone(), 10), half) {
+        let has_room = |tariff: &Tariff, cell: &Cell, at: Timestamp| tariff.room_at(cell, at) == at;
+        while has_room(&tariff, &(kind.clone(), 10), half) {
             tariff.take(&(kind.clone(), 10));
             served += 1;
         }
         assert_eq!(served, 3);
-        assert!(tariff.has_room(&(kind.clone(), 10), at(1)) && tariff.has_room(&(kind.clone(), 11), half));
+        let due = tariff.room_at(&(kind.clone(), 10), half);
+        assert!(
+            (2_250..2_251).contains(&due.since(at(0)).as_secs()),
+            "the next one is due in the middle of its quarter"
+        );
+        assert!(has_room(&tariff, &(kind.clone(), 10), due) && has_room(&tariff, &(kind.clone(), 11), half));
         tariff.take(&(kind.clone(), 10));
         tariff.take(&(kind.clone(), 10));
-        assert!(!tariff.has_room(&(kind.clone(), 10), at(1)) && tariff.has_room(&(kind, 10), at(2)));
+        assert!(!has_room(&tariff, &(kind.clone(), 10), at(1)) && has_room(&tariff, &(kind, 10), at(2)));
     }
 }

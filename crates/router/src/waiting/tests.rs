@@ -146,3 +146,20 @@ proptest! {
         prop_assert!(desk.gone.len() <= gone);
     }
 }
+
+#[test]
+fn what_comes_back_sooner_than_was_known_is_given_at_once() {
+    let mut desk = Counter::new(3);
+    let mut waiting = Waiting::new(usize::MAX);
+    for (number, kind) in [(0, 'a'), (1, 'b')] {
+        let size = Size { input: 2, output: 0 };
+        desk.known.insert(number, (kind, size));
+        waiting.join(kind, size, at(60), at(50), number).unwrap();
+    }
+    desk.now = at(10);
+    waiting.take_turns(at(10), &mut desk);
+    assert_eq!((desk.asked, waiting.lines(), waiting.next()), (0, 2, Some(at(50))));
+    waiting.hurry(at(10));
+    waiting.take_turns(at(10), &mut desk);
+    assert_eq!((desk.served, waiting.lines(), waiting.next()), (vec![0], 1, Some(at(110))));
+}

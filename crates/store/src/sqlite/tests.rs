@@ -49,7 +49,7 @@ fn what_is_not_a_ledger_of_ours_is_refused_and_left_alone() {
     };
     let newer = |path: &Path| {
         drop(Sqlite::open(path).unwrap());
-        Connection::open(path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        Connection::open(path).unwrap().pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
     };
     check("newer.db", &newer, "newer version");
     let text = |path: &Path| std::fs::write(path, "a text that is long enough to be no database at all").unwrap();
@@ -70,22 +70,34 @@ fn what_is_not_a_ledger_of_ours_is_refused_and_left_alone() {
     check("torn.db", &torn, "damaged");
 }
 
-/// What came with version 4.
-const WITHOUT_BOUNDS: &str = "DROP TABLE bound; DROP TABLE lost; DROP TABLE process;";
-
 /// A ledger of an earlier version with one request in it: today's, less what has come since. What it lacks of the
 /// request is not known afterwards.
-pub(super) fn earlier(path: &Path, less: &str) -> RequestRecord {
+pub(super) fn earlier(path: &Path, version: i64) -> RequestRecord {
     let mut record = crate::conformance::sample(1, Timestamp::from_secs(10));
     Sqlite::open(path).unwrap().append(std::slice::from_ref(&record)).unwrap();
     let column = |table: &str, name: &str| format!("ALTER TABLE {table} DROP COLUMN {name};");
-    let asked = ["input_estimate", "max_output", "min_quality", "features", "named_tier", "named_data"];
-    let handling = ["paid", "trains", "retention_days"];
-    let newer: String =
-        asked.map(|name| column("request", name)).concat() + &handling.map(|name| column("attempt", name)).concat();
-    Connection::open(path).unwrap().execute_batch(&format!("{newer} {less}")).unwrap();
-    record.asked = None;
-    record.attempts.iter_mut().for_each(|attempt| attempt.handling = None);
+    let columns = |table: &str, names: &[&str]| names.iter().map(|name| column(table, name)).collect::<String>();
+    let mut less = columns("request", &["waited_us"]);
+    record.waited_us = 0;
+    if version < 5 {
+        let asked = ["input_estimate", "max_output", "min_quality", "features", "named_tier", "named_data"];
+        less += &columns("request", &asked);
+        less += &columns("attempt", &["paid", "trains", "retention_days"]);
+        record.asked = None;
+        record.attempts.iter_mut().for_each(|attempt| attempt.handling = None);
+    }
+    if version < 4 {
+        less += "DROP TABLE bound; DROP TABLE lost; DROP TABLE process;";
+    }
+    if version < 3 {
+        less += "DROP TABLE learned;";
+    }
+    if version < 2 {
+        less += &columns("attempt", &["counted_us", "held"]);
+        less += "CREATE INDEX request_received_at ON request (received_at);
+                 CREATE INDEX attempt_sent_at ON attempt (sent_at); PRAGMA application_id = 0;";
+    }
+    Connection::open(path).unwrap().execute_batch(&format!("{less} PRAGMA user_version = {version};")).unwrap();
     record
 }
 
@@ -93,16 +105,7 @@ pub(super) fn earlier(path: &Path, less: &str) -> RequestRecord {
 fn a_ledger_of_version_1_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    let record = earlier(
-        &path,
-        &format!(
-            "{WITHOUT_BOUNDS} ALTER TABLE attempt DROP COLUMN counted_us; ALTER TABLE attempt DROP COLUMN held;
-             DROP TABLE learned;
-             CREATE INDEX request_received_at ON request (received_at);
-             CREATE INDEX attempt_sent_at ON attempt (sent_at);
-             PRAGMA user_version = 1; PRAGMA application_id = 0;"
-        ),
-    );
+    let record = earlier(&path, 1);
     let ledger = Sqlite::open(&path).unwrap();
     let found = ledger.request(record.id).unwrap().unwrap();
     assert_eq!((&found.attempts[1].model, found.attempts[1].counted_us), (&record.attempts[1].model, 2_001_000));
@@ -112,24 +115,22 @@ fn a_ledger_of_version_1_is_brought_up_to_date() {
 
 #[test]
 fn ledgers_of_later_versions_keep_their_rows_and_get_what_is_new() {
-    let version_2 = format!("{WITHOUT_BOUNDS} DROP TABLE learned; PRAGMA user_version = 2;");
-    let version_3 = format!("{WITHOUT_BOUNDS} PRAGMA user_version = 3;");
-    for less in [version_2.as_str(), &version_3, "PRAGMA user_version = 4;"] {
+    for version in 2..schema::VERSION {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
-        let record = earlier(&path, less);
+        let record = earlier(&path, version);
         let ledger = Sqlite::open(&path).unwrap();
         assert_eq!(ledger.request(record.id).unwrap(), Some(record));
-        assert!(ledger.legacy().unwrap().is_whole, "nothing is known to be lost: {less}");
+        assert!(ledger.legacy().unwrap().is_whole, "nothing is known to be lost: {version}");
         let fact = crate::conformance::learned("tokens", "lab/small", Some("{}"));
         ledger.write(&[], std::slice::from_ref(&fact)).unwrap();
         ledger.begin("boot", None).unwrap();
         drop(ledger);
         let ledger = Sqlite::open(&path).unwrap();
-        assert_eq!(ledger.learned("tokens").unwrap(), [fact], "and is brought up to date once: {less}");
+        assert_eq!(ledger.learned("tokens").unwrap(), [fact], "and is brought up to date once: {version}");
         let later = crate::conformance::sample(2, Timestamp::from_secs(10));
         ledger.append(std::slice::from_ref(&later)).unwrap();
-        assert_eq!(ledger.request(later.id).unwrap(), Some(later), "what is new is kept whole: {less}");
+        assert_eq!(ledger.request(later.id).unwrap(), Some(later), "what is new is kept whole: {version}");
         assert!(!ledger.legacy().unwrap().is_whole);
     }
 }
