@@ -101,7 +101,7 @@ impl Tariff {
             return now;
         }
         // Later by a moment, so that it is less then.
-        let later = Duration::try_from_secs_f64(length * ahead / of_block).unwrap_or(Duration::MAX) + MOMENT;
+        let later = Duration::try_from_secs_f64(length * ahead / of_block).unwrap_or(Duration::MAX).saturating_add(MOMENT);
         begins.after(later.min(end.since(begins))).max(now.after(MOMENT))
     }
 
@@ -215,6 +215,12 @@ mod tests {
         assert!(has_room(&tariff, &(kind.clone(), 10), due) && has_room(&tariff, &(kind.clone(), 11), half));
         tariff.take(&(kind.clone(), 10));
         tariff.take(&(kind.clone(), 10));
+        let full = tariff.room_at(&(kind.clone(), 10), at(1).before(Duration::from_secs(1)));
+        assert_eq!(full, at(1), "more was served than is to be: nobody has room before the next block");
+        let none = Solution { value: 0.0, prices: Vec::new(), served: vec![vec![0.0]] };
+        let none = Tariff::new(at(0), vec![at(1)], true, BTreeMap::from([((kind.clone(), 10), 0)]), none);
+        none.take(&(kind.clone(), 10));
+        assert_eq!(none.room_at(&(kind.clone(), 10), half), at(1));
         assert!(!has_room(&tariff, &(kind.clone(), 10), at(1)) && has_room(&tariff, &(kind, 10), at(2)));
     }
 }
