@@ -60,6 +60,8 @@ pub(crate) struct Failure {
     pub(crate) empty_answer: Option<Bytes>,
     /// Whether the counts hold further attempts back by themselves, so that nothing needs to be paused for it.
     pub(crate) counted: bool,
+    /// Whether it says nothing of the target.
+    pub(crate) is_unclear: bool,
 }
 
 /// What an attempt is sent with.
@@ -283,7 +285,15 @@ async fn refused(engine: &crate::Engine, attempt: Heading<'_>, response: Respons
     let body = body.into_bytes();
     let (meaning, counted) = read(engine, attempt.deployment, status, &headers, &body, Some(attempt));
     let may_have_worked = matches!(status, 408 | 499 | 500..=502 | 504..=528 | 530..=599);
-    Failure { meaning, status: Some(status), sent: true, may_have_worked, empty_answer: None, counted }
+    Failure {
+        meaning,
+        status: Some(status),
+        sent: true,
+        may_have_worked,
+        empty_answer: None,
+        counted,
+        is_unclear: false,
+    }
 }
 
 /// What helps against an answer that a client should not get. `said` is what holds an error.
@@ -382,6 +392,7 @@ fn not_sent(error: &SendError) -> Failure {
         may_have_worked: sent,
         empty_answer: None,
         counted: false,
+        is_unclear: false,
     }
 }
 
@@ -390,12 +401,20 @@ fn broken(status: u16, cause: &str) -> Failure {
     worked(fault("broken_answer", message, Remedy::SameAgain(AGAIN_AFTER), Domain::Deployment), Some(status))
 }
 
-pub(crate) fn silent(limit: Duration) -> Failure {
+pub(crate) fn silent(limit: Duration, is_unclear: bool) -> Failure {
     let message = format!("no content within {:.1} s", limit.as_secs_f64());
-    worked(fault("silence", message, Remedy::Another, Domain::Deployment), None)
+    Failure { is_unclear, ..worked(fault("silence", message, Remedy::Another, Domain::Deployment), None) }
 }
 
 /// The failure of an attempt that the provider may have worked on.
 fn worked(meaning: Meaning, status: Option<u16>) -> Failure {
-    Failure { meaning, status, sent: true, may_have_worked: true, empty_answer: None, counted: false }
+    Failure {
+        meaning,
+        status,
+        sent: true,
+        may_have_worked: true,
+        empty_answer: None,
+        counted: false,
+        is_unclear: false,
+    }
 }

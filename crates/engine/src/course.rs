@@ -62,8 +62,16 @@ pub(crate) struct Course<'a> {
 pub(crate) struct Unanswered {
     /// What its client is told.
     pub(crate) error: ClientError,
-    /// When it may be served after all, if it was quota that stood in the way.
-    pub(crate) again: Option<Monotonic>,
+    /// What helps, if it was quota that stood in the way.
+    pub(crate) delay: Option<Box<Delay>>,
+}
+
+/// What a request that waits has to know.
+pub(crate) struct Delay {
+    /// When it may be served after all.
+    pub(crate) again: Monotonic,
+    /// Targets that failed, and until when they need not be asked again; `None` is for good.
+    pub(crate) barred: Vec<(DeploymentIndex, Option<Monotonic>)>,
 }
 
 impl<'a> Course<'a> {
@@ -228,9 +236,10 @@ impl<'a> Course<'a> {
     pub(crate) fn learn(&mut self, turn: Turn, key: Option<KeyIndex>, failure: Failure) -> Option<ClientError> {
         let deployment = self.plan.candidates[turn.position].deployment;
         let account = self.engine.snapshot.deployment(deployment).account;
-        let Failure { meaning, status, sent, empty_answer, may_have_worked, counted: failure_is_counted } = failure;
-        let fault = Fault::of(&meaning, status, sent);
-        self.engine.see(deployment, self.featured, Sight::Failed(fault));
+        let Failure { meaning, status, sent, empty_answer, may_have_worked, counted: failure_is_counted, is_unclear } =
+            failure;
+        let sight = if is_unclear { Sight::Unclear } else { Sight::Failed(Fault::of(&meaning, status, sent)) };
+        self.engine.see(deployment, self.featured, sight);
         if !failure_is_counted {
             self.pause(deployment, key, &meaning);
         }
@@ -368,12 +377,15 @@ impl<'a> Course<'a> {
             .collect();
         let out_of_time = self.job.deadline.monotonic <= self.engine.now().monotonic;
         let error = last_word(&self.job.chat.model, &named, self.engine.now(), out_of_time);
-        // What an upstream does not serve although it could is no matter of quota.
-        let is_untried = || named.iter().all(|(_, obstacle)| obstacle.last.is_none());
-        let may_wait = error.status == 429 || (error.status == 503 && is_untried());
-        let until = |(_, obstacle): &(&str, &Obstacle)| obstacle.reason.until().map(|until| until.monotonic);
-        let again = if may_wait { named.iter().filter_map(until).min() } else { None };
-        Err(Unanswered { error, again })
+        let until = |obstacle: &Obstacle| obstacle.reason.until().map(|until| until.monotonic);
+        let quota = named.iter().filter(|(_, obstacle)| obstacle.is_quota());
+        let again = quota.filter_map(|(_, obstacle)| until(obstacle)).min();
+        let of_failed = |(_, obstacle): &(&str, &Obstacle)| {
+            obstacle.last.as_ref().map(|_| (obstacle.deployment, until(obstacle).filter(|_| obstacle.is_quota())))
+        };
+        let barred = named.iter().filter_map(of_failed).collect();
+        let again = again.filter(|_| matches!(error.status, 429 | 503));
+        Err(Unanswered { error, delay: again.map(|again| Box::new(Delay { again, barred })) })
     }
 }
 
@@ -381,7 +393,17 @@ impl<'a> Course<'a> {
 
 impl From<ClientError> for Unanswered {
     fn from(error: ClientError) -> Self {
-        Self { error, again: None }
+        Self { error, delay: None }
+    }
+}
+
+impl Unanswered {
+    /// Others wait for the same, and have been waiting for longer.
+    pub(crate) fn behind_others(now: Now) -> Self {
+        let mut error = ClientError::new(429, "quota_exhausted", "too many requests wait for the same quota already");
+        error.retry_after = Some(1);
+        error.should_retry = true;
+        Self { error, delay: Some(Box::new(Delay { again: now.monotonic, barred: Vec::new() })) }
     }
 }
 

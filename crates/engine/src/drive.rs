@@ -9,11 +9,11 @@ use freeway_quota::ReservationId;
 use freeway_router::{Candidate, Class, Meaning, Plan, Reason};
 use freeway_store::StoreError;
 use freeway_telemetry::Event;
-use freeway_types::{KeyIndex, Monotonic, Now};
+use freeway_types::{KeyIndex, Now};
 use tokio::time::Instant;
 
 use crate::attempt::{Committed, Content, Failure, Sending, attempt, silent};
-use crate::course::{Course, Turn, Unanswered};
+use crate::course::{Course, Delay, Turn, Unanswered};
 use crate::engine::{Answer, Reply};
 use crate::explain::write_candidates;
 use crate::health::Sight;
@@ -23,8 +23,8 @@ use crate::rescue::Rescuer;
 use crate::reserving::Entrance;
 use crate::stream::StreamBody;
 use crate::timing::{self, Limits, MOST_ATTEMPTS, first_content};
-use crate::trace::{Ending, FlightId, Trace, micros};
-use crate::waiting::{Grant, GrantedHold};
+use crate::trace::{Ending, FlightId, Trace};
+use crate::waiting::{Barred, GrantedHold, Waited};
 
 /// A request that has been driven to its answer or its end.
 pub(crate) struct Driven {
@@ -60,11 +60,16 @@ async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
     let plan = make_plan(&trace.engine, &job.chat, &job.admission, false)?;
     trace.engine.arrived(&plan, trace.engine.now());
     take_down(trace, &plan);
-    match run(trace, job, &plan, None).await {
+    let engine = &trace.engine;
+    let result = match engine.is_behind_others(job, &plan) {
+        true => Err(Unanswered::behind_others(engine.now())),
+        false => run(trace, job, &plan, None).await,
+    };
+    match result {
         Ok(committed) => Ok(committed),
-        Err(Unanswered { error, again: None }) => Err(error),
+        Err(Unanswered { error, delay: None }) => Err(error),
         // Boxed, because few requests ever wait.
-        Err(Unanswered { error, again: Some(again) }) => Box::pin(wait(trace, job, plan, error, again)).await,
+        Err(unanswered) => Box::pin(wait(trace, job, plan, unanswered)).await,
     }
 }
 
@@ -79,41 +84,41 @@ fn take_down(trace: &Trace, plan: &Plan) {
     });
 }
 
-/// Lets a request wait for as long as it may, and carries out what is planned for it then. `error` is what stood in the
-/// way, which may be gone at `again`.
-async fn wait(
-    trace: &Trace,
-    job: &Job,
-    mut plan: Plan,
-    mut error: ClientError,
-    mut again: Monotonic,
-) -> Result<Committed, ClientError> {
+/// Lets a request wait for as long as it may, and carries out what is planned for it then.
+async fn wait(trace: &Trace, job: &Job, mut plan: Plan, mut unanswered: Unanswered) -> Result<Committed, ClientError> {
     let engine = &trace.engine;
     let end = engine.patience(trace.received, job);
-    while again <= end && trace.attempts() < MOST_ATTEMPTS {
-        let begun = engine.now();
-        let granted = engine.wait(trace.id, job, &plan, again, end).await;
-        let waited = engine.now().monotonic.since(begun.monotonic);
-        trace.note(|record| record.waited_us += micros(waited));
-        let (held, is_over) = match granted.map(Grant::take) {
-            Some((granted, held)) => {
+    let mut barred = Barred::default();
+    while let Some(delay) = unanswered.delay.take().filter(|delay| delay.again <= end) {
+        let Delay { again, barred: latest } = *delay;
+        barred.0.extend(latest);
+        if end <= engine.now().monotonic || trace.attempts() >= MOST_ATTEMPTS {
+            break;
+        }
+        let (held, is_over) = match engine.wait(trace, job, (&plan, &barred), again, end).await {
+            Waited::Full => break,
+            Waited::Granted(grant) => {
+                let (granted, held) = grant.take();
                 plan = granted;
                 (Some(held), false)
             }
             // What the client is told is how things stand now.
-            None => {
+            Waited::InVain => {
                 plan = make_plan(engine, &job.chat, &job.admission, false)?;
+                barred.leave_out(&mut plan, engine.now().monotonic);
                 (None, true)
             }
         };
         take_down(trace, &plan);
         match run(trace, job, &plan, held).await {
             Ok(committed) => return Ok(committed),
-            Err(Unanswered { error: latest, again: Some(next) }) if !is_over => (error, again) = (latest, next),
-            Err(Unanswered { error, .. }) => return Err(error),
+            Err(latest) => unanswered = latest,
+        }
+        if is_over {
+            break;
         }
     }
-    Err(error)
+    Err(unanswered.error)
 }
 
 /// Goes through the targets of a plan until one answers. What is `granted` has been held for it, and goes first.
@@ -129,7 +134,7 @@ pub(crate) async fn run(
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
 
     if let Some(GrantedHold { position, key, reservation, now }) = granted {
-        let held = Held { turn: course.granted(position), key, reservation, now };
+        let held = Held { turn: course.granted(position), key, reservation, now, is_granted: true };
         let (entry, attempt) = begin(trace, job, &course, held)?;
         race.enter(entry, attempt);
     }
@@ -173,8 +178,10 @@ pub(crate) async fn run(
             }
             Happening::Landed(entry, Err(failure)) => failed(trace, &mut course, &entry, failure)?,
             Happening::Silent(entry) => {
-                engine.silent(course.target(entry.turn));
-                failed(trace, &mut course, &entry, silent(entry.begun.elapsed()))?;
+                if !entry.was_hurried {
+                    engine.silent(course.target(entry.turn));
+                }
+                failed(trace, &mut course, &entry, silent(entry.begun.elapsed(), entry.was_hurried))?;
             }
             Happening::HedgeDue(slow) => {
                 if let Some(held) = hedge(trace, &mut course, race.entries(), &slow)
@@ -198,6 +205,8 @@ struct Held {
     reservation: ReservationId,
     /// Since when.
     now: Now,
+    /// Whether it was held for a request that waited, which has its share already.
+    is_granted: bool,
 }
 
 /// Takes hold of what an attempt needs. What stands in the way is noted.
@@ -239,7 +248,7 @@ fn held(
     reserved: Result<(ReservationId, Now), Reason>,
 ) -> Option<Held> {
     match reserved {
-        Ok((reservation, now)) => Some(Held { turn, key, reservation, now }),
+        Ok((reservation, now)) => Some(Held { turn, key, reservation, now, is_granted: false }),
         Err(reason) => {
             course.obstacle(turn.position, reason);
             None
@@ -254,7 +263,7 @@ fn begin<'a>(
     course: &Course<'a>,
     held: Held,
 ) -> Result<(Entry, Attempt<'a>), ClientError> {
-    let Held { turn, key, reservation, now } = held;
+    let Held { turn, key, reservation, now, is_granted } = held;
     let engine = course.engine;
     let candidate = &course.plan.candidates[turn.position];
     if let Err(error) = trace.dispatch(candidate, key, now.wall) {
@@ -272,7 +281,9 @@ fn begin<'a>(
     let is_first = flight.is_first();
     if is_first {
         engine.begins(candidate.deployment, class, expected_tokens(candidate));
-        engine.takes_its_share(course.plan);
+        if !is_granted {
+            engine.takes_its_share(course.plan);
+        }
     }
     let hedge = outlook
         .times
@@ -289,6 +300,7 @@ fn begin<'a>(
         hedge_at: hedge.map(|hedge| begun + hedge),
         relief_at: limits.relief.map(|relief| begun + relief),
         is_late: false,
+        was_hurried: limits.is_hurried,
         ends_at: begun + limits.end,
     };
     Ok((entry, Box::pin(attempt(trace, job, candidate, Sending { key, reservation, flight, sent: now }))))

@@ -78,7 +78,7 @@ impl Obstacle {
     }
 
     /// Whether it is used-up quota, which comes back at a known time.
-    fn is_quota(&self) -> bool {
+    pub(crate) fn is_quota(&self) -> bool {
         match (&self.reason, &self.last) {
             (Reason::Paused { .. }, Some(last)) if last.is_quota() => true,
             (Reason::Paused { why, .. }, None) => ["rate_limit", "quota", "exhausted", "credits", "payment", "limit"]

@@ -98,6 +98,14 @@ impl Engine {
         }
     }
 
+    /// A request that had taken its share is not sent.
+    pub(crate) fn give_back_its_share(&self, plan: &Plan) {
+        let tariff = self.state().tariff.clone();
+        if let (Some(tariff), Some(cell)) = (tariff, &plan.cell) {
+            tariff.give_back(cell);
+        }
+    }
+
     /// Works prices out anew on a thread of its own, if they are due. To be called every second.
     pub fn look_to_prices(self: &Arc<Self>) {
         let now = self.now();

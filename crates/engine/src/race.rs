@@ -42,6 +42,8 @@ pub(crate) struct Entry {
     pub(crate) is_late: bool,
     /// When it is given up.
     pub(crate) ends_at: Instant,
+    /// Whether its request leaves it so little time that its silence says nothing of the target.
+    pub(crate) was_hurried: bool,
 }
 
 /// What happened next.

@@ -68,6 +68,8 @@ pub(crate) struct Limits {
     pub(crate) relief: Option<Duration>,
     /// After this, it is given up.
     pub(crate) end: Duration,
+    /// Whether that is so soon that silence until then says nothing of the target.
+    pub(crate) is_hurried: bool,
 }
 
 impl Limits {
@@ -75,11 +77,13 @@ impl Limits {
     /// others to turn to, half of the remaining time is theirs, so that an attempt that eats its whole budget leaves
     /// one for the next. A whole answer that is late may still come: others are tried beside it.
     pub(crate) fn new(limit: Duration, remaining: Duration, others: bool, stream: bool) -> Self {
+        let enough = limit.min(FIRST_CONTENT_LEAST);
         let limit = limit.min(if others { remaining / 2 } else { remaining });
-        match others && !stream {
-            true => Self { relief: Some(limit), end: (limit * 2).min(remaining) },
-            false => Self { relief: None, end: limit },
-        }
+        let (relief, end) = match others && !stream {
+            true => (Some(limit), (limit * 2).min(remaining)),
+            false => (None, limit),
+        };
+        Self { relief, end, is_hurried: end < enough }
     }
 }
 
@@ -107,6 +111,13 @@ mod tests {
         // A whole answer may still come when somebody else is asked.
         assert_eq!(all(false, true), (Some(secs(30)), secs(60)));
         assert_eq!(all(false, false), (None, secs(40)));
+    }
+
+    #[test]
+    fn who_is_given_next_to_no_time_is_not_blamed_for_his_silence() {
+        let is_hurried = |limit: u64, remaining: u64| Limits::new(secs(limit), secs(remaining), false, true).is_hurried;
+        assert!(is_hurried(10, 4) && !is_hurried(10, 5) && !is_hurried(10, 60));
+        assert!(is_hurried(3, 2) && !is_hurried(3, 3), "who is always fast had time enough");
     }
 
     #[test]

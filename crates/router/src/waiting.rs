@@ -177,6 +177,12 @@ impl<K: Ord + Clone, T> Waiting<K, T> {
         self.lines.len()
     }
 
+    /// Whether anybody waits in a line.
+    #[must_use]
+    pub fn has_line(&self, kind: &K) -> bool {
+        self.lines.contains_key(kind)
+    }
+
     /// Something came back sooner than was known: everybody's turn may come now.
     pub fn hurry(&mut self, now: Monotonic) {
         self.lines.values_mut().for_each(|line| line.again = line.again.min(now));
@@ -204,14 +210,6 @@ impl<K: Ord + Clone, T> Waiting<K, T> {
             }
         }
         self.lines.retain(|_, line| !line.members.is_empty());
-    }
-
-    /// Lets everybody leave.
-    pub fn close(&mut self, desk: &mut impl Desk<T>) {
-        for member in std::mem::take(&mut self.lines).into_values().flat_map(|line| line.members.into_values()) {
-            desk.give_up(member.what);
-        }
-        self.count = 0;
     }
 
     /// Looks at the one whose turn it is in a line.

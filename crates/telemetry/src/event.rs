@@ -96,7 +96,7 @@ pub enum Event<'a> {
     Waited {
         /// Which.
         id: RequestId,
-        /// `served`, `expired`, or `left` by its client.
+        /// `served`, `expired`, or `left` by its client or at the gateway's end.
         outcome: &'a str,
         /// How long, in milliseconds.
         millis: u64,

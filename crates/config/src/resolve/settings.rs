@@ -177,7 +177,7 @@ impl Resolver<'_> {
                 match (0.0..=LONGEST_WAIT_S).contains(&wait) {
                     true => tiers[position].wait = Duration::from_secs_f64(wait),
                     false => {
-                        self.wrong(&["tiers", name, "wait"], "a wait is a number of seconds from 0 to 3,600", None)
+                        self.wrong(&["tiers", name, "wait"], "a wait is a number of seconds from 0 to 3,600", None);
                     }
                 }
             }

@@ -80,7 +80,7 @@ async fn the_earliest_deadline_goes_first() {
     let gateway = before(&a).await;
     assert_eq!(gateway.ask(&ask("standard")).await.head.status, 200);
     let mut replies = JoinSet::new();
-    for (number, deadline) in ["3.9", "3.5", "3.7"].into_iter().enumerate() {
+    for (number, deadline) in ["5.9", "5.5", "5.7"].into_iter().enumerate() {
         send(&mut replies, &gateway, number, &ask("patient").header("x-freeway-deadline", deadline));
         wait_for(&gateway, number as u64 + 1).await;
     }
@@ -154,7 +154,7 @@ async fn who_leaves_while_waiting_leaves_nothing_behind() {
     let a = limited(r#"{ metric = "requests", window = "2s", amount = 1 }"#).await;
     let gateway = before(&a).await;
     assert_eq!(gateway.ask(&ask("standard")).await.head.status, 200);
-    let gone = gateway.send(&ask("patient").header("x-freeway-deadline", "3")).await;
+    let gone = gateway.send(&ask("patient").header("x-freeway-deadline", "5")).await;
     wait_for(&gateway, 1).await;
     let mut replies = JoinSet::new();
     send(&mut replies, &gateway, 0, &ask("patient"));
@@ -166,6 +166,7 @@ async fn who_leaves_while_waiting_leaves_nothing_behind() {
     let rows = gateway.document("/freeway/v1/requests").await;
     let left = rows["requests"].as_array().unwrap().iter().find(|row| row["status"] == 499).unwrap().clone();
     assert_eq!((left["outcome"].as_str(), a.asked()), (Some("cancelled"), 2), "{left:#}");
+    assert!(waited_ms(&left) > 0.0, "{left:#}");
     assert_eq!(metric(&gateway, "freeway_waits_total{outcome=\"left\"}").await, 1);
 }
 
@@ -173,14 +174,104 @@ async fn who_leaves_while_waiting_leaves_nothing_behind() {
 #[tokio::test]
 async fn who_is_refused_upstream_waits_for_as_long_as_the_provider_says() {
     let a = Upstream::new("a").await;
-    let gateway = before(&a).await;
-    a.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"2"}}"#);
-    let begun = Instant::now();
+    let gateway = Gateway::start(&format!("{}{}", a.table(), PATIENT.replace("wait = 4", "wait = 8"))).await;
+    a.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"4"}}"#);
     let reply = gateway.ask(&ask("patient")).await;
     assert_eq!((reply.head.status, a.asked()), (200, 2), "{}", reply.everything());
-    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
-    let attempts = gateway.ledger(&reply).await["attempts"].clone();
-    assert_eq!(attempts.as_array().map(Vec::len), Some(2), "{attempts:#}");
+    let request = gateway.ledger(&reply).await;
+    assert!(waited_ms(&request) > 3_000.0, "{request:#}");
+    assert_eq!(request["attempts"].as_array().map(Vec::len), Some(2), "{request:#}");
+}
+
+#[tokio::test]
+async fn what_failed_for_good_is_not_asked_again_while_another_is_waited_for() {
+    let (a, b) = (Upstream::new("a").await, Upstream::new("b").await);
+    let gateway = Gateway::start(&format!("{}{}", in_order(&[&a, &b]), PATIENT.replace("wait = 4", "wait = 8"))).await;
+    a.always(r#"{"fault":"status","status":413}"#);
+    b.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"4"}}"#);
+    let reply = gateway.ask(&Ask::chat("pair", false).header("x-freeway-tier", "patient")).await;
+    assert_eq!(
+        (reply.head.status, reply.head.header("x-freeway-provider")),
+        (200, Some("b")),
+        "{}",
+        reply.everything()
+    );
+    assert_eq!((a.asked(), b.asked()), (1, 2));
+}
+
+#[tokio::test]
+async fn who_comes_later_goes_behind_those_who_wait_for_the_same() {
+    let a = Upstream::with(
+        "a",
+        r#"models = [{ id = "a-model", limits = [{ metric = "concurrency", amount = 1 }] }]"#,
+        |config| config.first_byte = Duration::from_millis(100),
+    )
+    .await;
+    let gateway = before(&a).await;
+    let mut replies = JoinSet::new();
+    for number in 0..12 {
+        send(&mut replies, &gateway, number, &ask("patient"));
+        until("it is under way or waits", async || {
+            (metric(&gateway, "freeway_waiting").await + a.asked() as u64 > number as u64).then_some(())
+        })
+        .await;
+    }
+    let mut served = Vec::new();
+    while let Some(reply) = replies.join_next().await {
+        let (number, reply) = reply.unwrap();
+        assert_eq!(reply.head.status, 200, "{}", reply.everything());
+        served.push(number);
+    }
+    assert_eq!(served, (0..12).collect::<Vec<_>>());
+    assert_eq!(a.sim.overruns(), 0);
+}
+
+/// Nobody is sent who has no time left for an answer, and who is cut off by his own deadline says nothing of the target.
+#[tokio::test]
+async fn time_is_left_for_the_answer() {
+    let a = Upstream::with(
+        "a",
+        r#"models = [{ id = "a-model", limits = [{ metric = "concurrency", amount = 1 }] }]"#,
+        |config| config.first_byte = Duration::from_millis(700),
+    )
+    .await;
+    let gateway = before(&a).await;
+    let mut replies = JoinSet::new();
+    for number in 0..10 {
+        send(&mut replies, &gateway, number, &ask("patient").header("x-freeway-deadline", "4"));
+    }
+    let mut statuses = Vec::new();
+    while let Some(reply) = replies.join_next().await {
+        statuses.push(reply.unwrap().1.head.status);
+    }
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(served >= 2 && statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+    assert_eq!((a.asked(), gateway.said().contains("breaker_opened")), (served, false));
+}
+
+#[tokio::test]
+async fn larger_and_smaller_ones_wait_beside_each_other() {
+    let a = Upstream::with(
+        "a",
+        r#"models = [{ id = "a-model", context = 2000, limits = [{ metric = "requests", window = "2s", amount = 1 }] }]"#,
+        |_| (),
+    )
+    .await;
+    let gateway = Gateway::start(&format!("{}{}", a.table(), PATIENT.replace("wait = 4", "wait = 8"))).await;
+    assert_eq!(gateway.ask(&ask("standard")).await.head.status, 200);
+    let mut replies = JoinSet::new();
+    for (number, words) in [(0, 900), (1, 850)] {
+        let body = format!(
+            r#"{{"model":"a/a-model","max_tokens":50,"messages":[{{"role":"user","content":"{}"}}]}}"#,
+            "water ".repeat(words)
+        );
+        send(&mut replies, &gateway, number, &Ask::body(body).header("x-freeway-tier", "patient"));
+        wait_for(&gateway, number as u64 + 1).await;
+    }
+    while let Some(reply) = replies.join_next().await {
+        let (number, reply) = reply.unwrap();
+        assert_eq!(reply.head.status, 200, "{number}: {}", reply.everything());
+    }
 }
 
 #[tokio::test]

@@ -110,7 +110,11 @@ pub(crate) fn weigh(
     scored.retain(|Scored { position, score, .. }| {
         let is_kept = is_served && score.is_worth_it();
         if !is_kept {
-            let reason = Reason::Price { value, price: score.toll + score.money, until: prices.again(until_room) };
+            let reason = Reason::Price {
+                value,
+                price: score.toll + score.money,
+                until: prices.again(until_room.filter(|_| score.is_worth_it())),
+            };
             candidates[*position].verdict = Verdict::Dropped(reason);
         }
         is_kept

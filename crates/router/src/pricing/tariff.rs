@@ -12,6 +12,7 @@ use super::score::float;
 
 /// Who is not worth the price now is asked about again after this.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Clocks go by whole microseconds: an instant is taken so much later, to be surely past what was reckoned.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// The prices in force, and what they are read with.
@@ -101,7 +102,8 @@ impl Tariff {
             return now;
         }
         // Later by a moment, so that it is less then.
-        let later = Duration::try_from_secs_f64(length * ahead / of_block).unwrap_or(Duration::MAX).saturating_add(MOMENT);
+        let later =
+            Duration::try_from_secs_f64(length * ahead / of_block).unwrap_or(Duration::MAX).saturating_add(MOMENT);
         begins.after(later.min(end.since(begins))).max(now.after(MOMENT))
     }
 
@@ -109,6 +111,14 @@ impl Tariff {
     pub fn take(&self, cell: &Cell) {
         if let Some(group) = self.groups.get(cell) {
             self.taken[*group].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One that was to be served is not. Prices may have been worked out anew since.
+    pub fn give_back(&self, cell: &Cell) {
+        if let Some(group) = self.groups.get(cell) {
+            let less = |taken: u32| taken.checked_sub(1);
+            let _ = self.taken[*group].fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 
