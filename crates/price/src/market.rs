@@ -29,8 +29,8 @@ pub struct Class {
     pub value: f64,
     /// How many come in each block.
     pub arrivals: Vec<f64>,
-    /// Blocks after the one they come in for which they wait.
-    pub patience: usize,
+    /// For how many blocks beyond their own they wait, by block; where nothing is said, none.
+    pub patience: Vec<usize>,
     /// Who may serve them.
     pub offers: Vec<Offer>,
 }

@@ -133,7 +133,8 @@ impl Market {
         for (class, facts) in self.classes.iter().enumerate() {
             for (begun, requests) in facts.arrivals.iter().copied().enumerate().take(self.blocks) {
                 let before = shares.len();
-                for block in (begun..self.blocks).take(facts.patience.saturating_add(1)) {
+                let patience = facts.patience.get(begun).copied().unwrap_or(0);
+                for block in (begun..self.blocks).take(patience.saturating_add(1)) {
                     for (offer, terms) in facts.offers.iter().enumerate() {
                         let is_there = !terms.uses.iter().any(|(supply, _)| exhausted[*supply].contains(&block));
                         if requests > NO_REQUESTS && is_there && facts.value > terms.loss {

@@ -25,8 +25,8 @@ fn main() -> ExitCode {
         "docs" => docs(),
         "release" => release(),
         "scenarios" => match std::env::args().nth(2) {
-            Some(folder) => scenarios::write(Path::new(&folder)),
-            None => Err("usage: cargo xtask scenarios DIR".to_owned()),
+            Some(folder) => scenarios::write(Path::new(&folder), std::env::args().nth(3).as_deref()),
+            None => Err("usage: cargo xtask scenarios DIR [FROM..TO]".to_owned()),
         },
         _ => Err("usage: cargo xtask ci | docs | release | scenarios DIR".to_owned()),
     };

@@ -58,6 +58,18 @@ pub(crate) const SEEDS: [Seed; 10] = [
     Seed { number: 10, load: TRIPLE, shift: Shift::Tiers(3), is_paid: true, start: "2027-01-11T15:45:00Z" },
 ];
 
+/// When others begin.
+const STARTS: [&str; 8] = [
+    "2026-11-03T15:00:00Z",
+    "2026-12-12T00:00:00Z",
+    "2026-11-27T09:00:00Z",
+    "2027-01-21T06:00:00Z",
+    "2026-12-04T21:00:00Z",
+    "2027-02-26T18:00:00Z",
+    "2026-11-18T12:00:00Z",
+    "2027-03-14T03:00:00Z",
+];
+
 /// The two files of a scenario.
 pub(crate) struct Files {
     pub(crate) config: String,
@@ -65,6 +77,16 @@ pub(crate) struct Files {
 }
 
 impl Seed {
+    /// One beside those of the table, for seeing whether what serves these serves others as well.
+    fn other(number: u64) -> Self {
+        let dice = &mut Dice::new(number ^ (1 << 32));
+        let load = [HALF, MATCHED, MATCHED, TRIPLE, TRIPLE, TRIPLE][place(dice, 6)];
+        let day = 2 + dice.below(2);
+        let shifts = [Shift::None, Shift::None, Shift::None, Shift::Level(day), Shift::Tiers(day), Shift::Sizes(day)];
+        let shift = shifts[place(dice, shifts.len())];
+        Self { number, load, shift, is_paid: dice.below(3) == 0, start: STARTS[place(dice, STARTS.len())] }
+    }
+
     /// What it is, in words.
     pub(crate) fn name(&self) -> String {
         let load = match self.load {
@@ -100,9 +122,17 @@ impl Seed {
     }
 }
 
-/// Writes every scenario into a folder of its own.
-pub(crate) fn write(folder: &Path) -> Result<(), String> {
-    for seed in SEEDS {
+/// Writes every scenario into a folder of its own; or others, from one number to another, such as `11..31`.
+pub(crate) fn write(folder: &Path, others: Option<&str>) -> Result<(), String> {
+    let numbers = |text: &str| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse::<u64>().ok()?.max(SEEDS.len() as u64 + 1)..to.parse::<u64>().ok()?)
+    };
+    let seeds: Vec<Seed> = match others {
+        None => SEEDS.to_vec(),
+        Some(text) => numbers(text).ok_or("usage: cargo xtask scenarios DIR [11..31]")?.map(Seed::other).collect(),
+    };
+    for seed in seeds {
         let place = folder.join(format!("{:02}", seed.number));
         std::fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
         let Files { config, workload } = seed.files(1.0);

@@ -6,7 +6,7 @@ use crate::market::{Class, Offer};
 
 fn class(value: f64, arrivals: &[f64], offers: &[(f64, &[(usize, f64)])]) -> Class {
     let offers = offers.iter().map(|(loss, uses)| Offer { loss: *loss, uses: uses.to_vec() }).collect();
-    Class { value, arrivals: arrivals.to_vec(), patience: 0, offers }
+    Class { value, arrivals: arrivals.to_vec(), patience: Vec::new(), offers }
 }
 
 fn near(found: f64, wanted: f64) {
@@ -74,7 +74,7 @@ fn money_is_spent_where_it_is_worth_it_and_patience_shares_what_is_there() {
     near(solution.prices[0][0], 2.0);
     assert_eq!(solution.served[1], [0.0, 0.0]);
     let mut patient = market;
-    patient.classes[0].patience = 1;
+    patient.classes[0].patience = vec![1; 9];
     near(patient.solve(Precision::Exact).unwrap().value, 20.0 + 2.0 * 8.0);
 }
 
@@ -131,7 +131,7 @@ proptest! {
             classes: classes.iter().map(|(value, early, late, size, other)| Class {
                 value: f64::from(*value),
                 arrivals: vec![f64::from(*early), f64::from(*late)],
-                patience: 0,
+                patience: Vec::new(),
                 offers: vec![
                     Offer { loss: 0.0, uses: uses(0, 1, *size) },
                     Offer { loss: 0.5, uses: uses(2, 3, *other) },

@@ -82,7 +82,7 @@ fn supplied(
         let tier = snapshot.rules.tiers.iter().position(|tier| *tier.name == *group.kind.tier);
         let value = tier.map_or(0.0, |tier| snapshot.rules.tiers[tier].value);
         let offers = tier.map_or(Vec::new(), |tier| offers(snapshot, book, targets, tier, group));
-        market.classes.push(Class { value, arrivals: arrivals.clone(), patience: 0, offers });
+        market.classes.push(Class { value, arrivals: arrivals.clone(), patience: Vec::new(), offers });
     }
     market
 }
