@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -35,6 +36,10 @@ const TOLERANCE: u64 = 5;
 const STREAMS: u64 = 4;
 const CHUNKS: (u64, u64) = (50, 250);
 const CHUNK_MS: u64 = 10;
+/// Requests after which prices are worked out, how long that may take, and how often it is looked whether they were.
+const WARMING: u64 = 40;
+const PRICING: Duration = Duration::from_secs(60);
+const MOST_TRIES: u32 = 600;
 
 /// What is counted.
 struct Case {
@@ -108,10 +113,23 @@ async fn count(program: &Path, upstream: &Service, case: &Case, model: &str, req
     let wrap = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"].map(ToOwned::to_owned);
     let mut service = freeway.start(&wrap)?;
     let ask = chat(model, case.stream, case.prompt);
-    service.ready(&chat(model, false, Prompt::Short)).await?;
+    let plain = chat(model, false, Prompt::Short);
+    service.ready(&plain).await?;
+    let read_log = || std::fs::read_to_string(folder.path().join("freeway.log")).map_err(|error| error.to_string());
+    // Prices are worked out once for many requests, which is not to fall into the one run and not into the other.
+    Load { address: service.address, ask: plain, stream: false }.exactly(WARMING, 1).await?;
+    for _ in 0..MOST_TRIES {
+        if read_log()?.contains(" priced ") {
+            break;
+        }
+        tokio::time::sleep(PRICING / MOST_TRIES).await;
+    }
     Load { address: service.address, ask, stream: case.stream }.exactly(requests, 1).await?;
     service.stop().await?;
-    let log = std::fs::read_to_string(folder.path().join("freeway.log")).map_err(|error| error.to_string())?;
+    let log = read_log()?;
+    if !log.contains(" priced ") {
+        return Err(format!("prices were not worked out within {PRICING:?}: {log}"));
+    }
     collected(&log).ok_or_else(|| format!("callgrind says no count: {log}"))
 }
 
