@@ -37,8 +37,10 @@ pub struct Score {
 pub(crate) struct Scored {
     /// Its position in the plan.
     pub(crate) position: usize,
-    /// Position of its group in the tier's order: groups are tried in turn.
+    /// Position of its group in the tier's order: groups are tried in turn, but for [`round`].
     place: usize,
+    /// When its group has its turn.
+    round: usize,
     /// Its gain, in steps of what prices are exact to.
     step: f64,
     quality: u8,
@@ -64,14 +66,18 @@ impl Scored {
     /// Gains are compared in steps of what prices are exact to. Of what is as good, the lowest quality goes first, then
     /// what has most left, then the order of the list.
     fn compare(&self, other: &Self) -> Ordering {
-        let order = self.place.cmp(&other.place).then(other.step.total_cmp(&self.step));
+        let order =
+            self.round.cmp(&other.round).then(other.step.total_cmp(&self.step)).then(self.place.cmp(&other.place));
         let order = order.then(self.quality.cmp(&other.quality)).then(self.used.total_cmp(&other.used));
         order.then(self.position.cmp(&other.position))
     }
 
     /// Whether only what is measured of two can decide between them.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.place == other.place && self.step.total_cmp(&other.step).is_eq() && self.quality == other.quality
+        self.place == other.place
+            && self.round == other.round
+            && self.step.total_cmp(&other.step).is_eq()
+            && self.quality == other.quality
     }
 }
 
@@ -98,7 +104,8 @@ pub(crate) fn weigh(
         candidate.score = Some(score);
         let step = (score.gain() / (MARGIN * value.max(f64::MIN_POSITIVE))).round();
         let (quality, used) = (deployment.quality.get(), 1.0 - headroom.unwrap_or(1.0));
-        scored.push(Scored { position, place, step, quality, used, score });
+        let round = round(&tier.order, place);
+        scored.push(Scored { position, round, place, step, quality, used, score });
     }
     scored.sort_by(Scored::compare);
     if request.under_way || !prices.keeps() {
@@ -120,6 +127,16 @@ pub(crate) fn weigh(
         is_kept
     });
     scored
+}
+
+/// When a group of a tier's order has its turn. Free targets that come after paid ones have it together with them: to go
+/// there sooner spends no money, and leaves what is paid for to those who can go nowhere else. Money is never spent sooner
+/// than the order says.
+fn round(order: &[Group], place: usize) -> usize {
+    match order[place] {
+        Group::Free if place > 0 && order[place - 1] == Group::Paid => place - 1,
+        _ => place,
+    }
 }
 
 /// What an attempt costs in money, in the unit of values.

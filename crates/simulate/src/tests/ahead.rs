@@ -56,3 +56,32 @@ fn where_all_is_worth_the_same_nobody_is_turned_away_for_others() {
     assert_eq!(priced.refused.keys().collect::<Vec<_>>(), [&"quota"]);
     assert_eq!(priced.served, value(&config, &same, Strategy::Ordered).0.served);
 }
+
+/// Critical requests go to what is paid for first, unless that is scarce and others can go nowhere else.
+#[test]
+fn what_is_paid_for_is_left_to_those_who_can_go_nowhere_else() {
+    let day =
+        |amount: u64| format!("{{ metric = \"requests\", window = \"day\", amount = {amount}, reset = \"calendar\" }}");
+    let config = |paid: u64| {
+        let shop = provider("shop", 5, &day(paid)).replace("cost = \"free\"", "cost = \"paid\"\nplan = \"paid\"");
+        format!("{}{shop}", provider("lab", 3, &day(1_000)))
+    };
+    let hour = |hour: u32| {
+        let at = f64::from(hour) * 3_600.0;
+        let critical = |number: u32| line(at + f64::from(number) * 100.0, "critical", (80, 20), 0.0, "");
+        let standard: String = (10..20).map(|number| small(at + f64::from(number) * 100.0)).collect();
+        let hard = critical(9).replace("\"min_quality\":1", "\"min_quality\":5");
+        format!("{}{hard}{standard}", (0..4).map(critical).collect::<String>())
+    };
+    let workload: String = (0..72).map(hour).collect();
+    let at_shop = |paid: u64| {
+        let (came, summary) = played(&config(paid), &workload, Some(Strategy::Price));
+        let of_hour = |place: usize| came.chunks(15).filter(|hour| hour[place].starts_with("shop")).count();
+        (of_hour(0), of_hour(4), summary.tiers[0].served)
+    };
+    // Enough of it for everybody: the order of the tier.
+    assert_eq!(at_shop(1_000), (72, 72, 360));
+    // Room for those who need it and six others a day: until there are prices, the others take more than is theirs.
+    let (easy, hard, served) = at_shop(30);
+    assert!(hard >= 60 && easy <= 20 && served >= 345, "{easy} and {hard} of 72 at the shop, {served} of 360 served");
+}

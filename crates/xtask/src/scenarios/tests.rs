@@ -70,3 +70,18 @@ fn no_strategy_breaks_a_limit_in_any_scenario_and_each_does_the_same_twice() {
         }
     }
 }
+
+#[test]
+fn others_are_made_like_those_of_the_table() {
+    for number in 11..41 {
+        let seed = Seed::other(number);
+        assert_eq!((seed.name(), seed.start), (Seed::other(number).name(), Seed::other(number).start));
+        let made = made(&seed, 0.02);
+        assert!((7..=11).contains(&made.loaded.snapshot.deployments.len()), "{number}");
+        assert!(made.workload.lines().count() > 20, "{number}");
+    }
+    let stationary = (11..41).filter(|number| Seed::other(*number).shift == Shift::None).count();
+    assert!((12..=18).contains(&stationary), "{stationary} of 30 are alike every day");
+    let folder = Path::new("nowhere");
+    assert!(write(folder, Some("11-41")).is_err() && write(folder, Some("1..x")).is_err());
+}
