@@ -256,6 +256,7 @@ impl Engine {
             };
             let tolls: Vec<Value> = prices.tolls(candidate.deployment, &candidate.demand).map(toll).collect();
             row["value"] = json!(score.value);
+            row["reliability"] = json!(rounded(score.reliability));
             row["limits"] = json!(tolls);
             row["money"] = json!(rounded(score.money));
             row["gain"] = json!(rounded(score.gain()));

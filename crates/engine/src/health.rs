@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use freeway_router::{Breaker, Class, Fault, HedgeBudget, Latency, RetryBudget, Standing, StoredBreaker, Times};
+use freeway_router::{
+    Breaker, Class, Fault, HedgeBudget, Latency, Reliability, RetryBudget, Standing, StoredBreaker, Times,
+};
 use freeway_store::{Learned, StoreError};
 use freeway_telemetry::Event;
 use freeway_types::{DeploymentIndex, Feature, FeatureSet, Now};
@@ -37,6 +39,7 @@ struct Target {
     plain: Breaker,
     featured: Breaker,
     latency: Latency,
+    reliability: Reliability,
 }
 
 #[derive(Default)]
@@ -141,12 +144,14 @@ impl Health {
         let chance = || u64::try_from(random() & u128::from(u64::MAX)).unwrap_or(0);
         match sight {
             Sight::Failed(Fault::Address) => {
+                self.targets[ward.target].reliability.failed(now.monotonic);
                 if self.breaker_mut(ward, Which::Account).failed(now, 1, chance()) {
                     changed.push(Which::Account);
                 }
                 self.breaker_mut(ward, own).unclear();
             }
             Sight::Failed(Fault::Model { weight }) => {
+                self.targets[ward.target].reliability.failed(now.monotonic);
                 let chance = chance();
                 for which in concerned {
                     if self.breaker_mut(ward, *which).failed(now, weight, chance) {
@@ -165,6 +170,9 @@ impl Health {
                 self.breaker_mut(ward, Which::Account).unclear();
             }
             Sight::Answers | Sight::Worked => {
+                if sight == Sight::Worked {
+                    self.targets[ward.target].reliability.answered(now.monotonic);
+                }
                 for which in concerned {
                     let breaker = self.breaker_mut(ward, *which);
                     let has_closed = if sight == Sight::Worked { breaker.worked(now) } else { breaker.answers(now) };
@@ -219,6 +227,10 @@ impl Health {
 
     pub(crate) fn lately(&self, ward: Ward, class: Class, now: Now) -> Option<Duration> {
         self.targets[ward.target].latency.lately(class, now)
+    }
+
+    pub(crate) fn reliability(&self, ward: Ward, now: Now) -> f64 {
+        self.targets[ward.target].reliability.share(now.monotonic)
     }
 
     pub(crate) fn silences(&self, ward: Ward) -> u32 {

@@ -80,6 +80,10 @@ impl Live for LiveState<'_> {
         self.state.health.lately(self.engine.wards[deployment.get()], class, self.now)
     }
 
+    fn reliability(&self, deployment: DeploymentIndex) -> f64 {
+        self.state.health.reliability(self.engine.wards[deployment.get()], self.now)
+    }
+
     fn prices(&self) -> Option<Pricing<'_>> {
         let tariff = self.state.tariff.as_deref()?;
         Some(Pricing::new(tariff, &self.state.book, &self.engine.targets, self.now))

@@ -26,7 +26,9 @@ mod waiting;
 pub use backing::{Risk, RiskKind, risks};
 pub use calibration::{Calibration, Expectation, INPUTS, Learned, OUTPUTS, Rate, Sample, Shape};
 pub use estimate::{cost, demand, units};
-pub use health::{Breaker, Class, Fault, HedgeBudget, Latency, RetryBudget, Standing, StoredBreaker, Times};
+pub use health::{
+    Breaker, Class, Fault, HedgeBudget, Latency, Reliability, RetryBudget, Standing, StoredBreaker, Times,
+};
 pub use plan::{Candidate, Live, Plan, Request, Verdict, plan};
 pub use pricing::{Ahead, Expected, Pricing, Prospect, Question, Score, Tariff, Toll, kind, market_at_most};
 pub use reason::{Bar, Reason};

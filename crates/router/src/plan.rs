@@ -49,6 +49,10 @@ pub trait Live {
     fn first_content(&mut self, _deployment: DeploymentIndex, _class: Class) -> Option<Duration> {
         None
     }
+    /// Which share of attempts at a deployment lately came to an answer.
+    fn reliability(&self, _deployment: DeploymentIndex) -> f64 {
+        1.0
+    }
     /// The prices of limits; `None` while there are none.
     fn prices(&self) -> Option<Pricing<'_>> {
         None
@@ -126,7 +130,7 @@ pub fn plan(snapshot: &Snapshot, request: Request<'_>, live: &mut impl Live) -> 
     let kind = kind(snapshot, request.admission, &request.chat.model, request.chat.features);
     let cell = (kind, freeway_price::size(size.input, size.output));
     let prices = live.prices().filter(|_| strategy == Strategy::Price && !last_resort);
-    let order = match prices.map(|prices| weigh(snapshot, &request, &mut candidates, &cell, &prices)) {
+    let order = match prices.map(|prices| weigh(snapshot, &request, &mut candidates, &cell, (&prices, &*live))) {
         Some(scored) => fastest_of_equals(&request, &candidates, scored, live),
         None => rank(snapshot, &request, strategy, &candidates, live),
     };

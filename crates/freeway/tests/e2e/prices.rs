@@ -129,4 +129,17 @@ async fn a_price_is_explained() {
     let quotas = gateway.document("/freeway/v1/quotas").await;
     assert!((number(&quotas["limits"][0]["price"]) - takes).abs() < 1e-3, "{quotas:#}");
     assert_eq!(upstream.asked(), 3, "nothing was sent but what the history was made from");
+    assert_eq!(number(&candidate["reliability"]).to_bits(), 1.0_f64.to_bits(), "{explained:#}");
+
+    // A target that fails is worth less for a while.
+    upstream.always(r#"{"fault":"status","status":500}"#);
+    assert_eq!(gateway.ask(&ask("critical")).await.head.status, 503);
+    let failed = upstream.asked() - 3;
+    let explained = gateway.ask(&Ask::post("/freeway/v1/explain", body)).await.json();
+    let candidate = &explained["candidates"][0];
+    let share = number(&candidate["reliability"]);
+    let (answered, failed) = (8.0 + 1.0, f64::from(u32::try_from(failed).unwrap()));
+    assert!((share - answered / (answered + failed)).abs() < 0.01, "{failed} failed: {explained:#}");
+    let takes = number(&candidate["limits"][0]["takes"]);
+    assert!((number(&candidate["gain"]) - (3.0 * share - takes)).abs() < 3e-3, "{explained:#}");
 }

@@ -8,7 +8,7 @@ use freeway_quota::Demand;
 use freeway_types::{CostClass, Group};
 
 use super::tariff::Pricing;
-use crate::plan::{Candidate, Request, Verdict};
+use crate::plan::{Candidate, Live, Request, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Deployment, Snapshot};
 
@@ -26,6 +26,8 @@ const PICOS: f64 = 1e12;
 pub struct Score {
     /// What the request is worth.
     pub value: f64,
+    /// Which share of that counts: how often the target lately came to an answer.
+    pub reliability: f64,
     /// What it uses of limits, at their prices.
     pub toll: f64,
     /// What it costs in money, where the group is `any`.
@@ -50,10 +52,10 @@ pub(crate) struct Scored {
 }
 
 impl Score {
-    /// Value less price.
+    /// Value, as far as the target is reliable, less price.
     #[must_use]
     pub fn gain(&self) -> f64 {
-        self.value - self.toll - self.money
+        self.value * self.reliability - self.toll - self.money
     }
 
     /// Whether the target is worth its price.
@@ -90,7 +92,7 @@ pub(crate) fn weigh(
     request: &Request<'_>,
     candidates: &mut [Candidate],
     cell: &Cell,
-    prices: &Pricing<'_>,
+    (prices, live): (&Pricing<'_>, &impl Live),
 ) -> Vec<Scored> {
     let tier = &snapshot.rules.tiers[request.admission.tier];
     let value = tier.value;
@@ -100,7 +102,8 @@ pub(crate) fn weigh(
         let Verdict::Kept { headroom } = candidate.verdict else { continue };
         let Some(place) = tier.order.iter().position(|group| group.contains(deployment.cost)) else { continue };
         let money = if tier.order[place] == Group::Any { money(snapshot, deployment, &candidate.demand) } else { 0.0 };
-        let score = Score { value, toll: prices.toll(candidate.deployment, &candidate.demand), money };
+        let reliability = live.reliability(candidate.deployment);
+        let score = Score { value, reliability, toll: prices.toll(candidate.deployment, &candidate.demand), money };
         candidate.score = Some(score);
         let step = (score.gain() / (MARGIN * value.max(f64::MIN_POSITIVE))).round();
         let (quality, used) = (deployment.quality.get(), 1.0 - headroom.unwrap_or(1.0));
