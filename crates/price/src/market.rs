@@ -31,6 +31,8 @@ pub struct Class {
     pub arrivals: Vec<f64>,
     /// For how many blocks beyond their own they wait, by block; where nothing is said, none.
     pub patience: Vec<usize>,
+    /// By how much more or less than others their value counts in each block; where nothing is said, as much.
+    pub weights: Vec<f64>,
     /// Who may serve them.
     pub offers: Vec<Offer>,
 }

@@ -80,7 +80,10 @@ impl Market {
         let matrix = Self::matrix(&shares, arrivals, &caps);
         let gain = |share: &Share| {
             let class = &self.classes[share.class];
-            share.requests * (class.value - class.offers[share.offer].loss) * self.weight(share.block)
+            share.requests
+                * (class.value - class.offers[share.offer].loss)
+                * self.weight(share.block)
+                * class.weights.get(share.block).copied().unwrap_or(1.0)
         };
         // The sum of all gains is 1, whatever the values: the solver's tolerances are absolute, too.
         let scale: f64 = shares.iter().map(|share| gain(share).abs()).sum::<f64>().max(f64::MIN_POSITIVE);

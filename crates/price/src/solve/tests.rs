@@ -6,7 +6,7 @@ use crate::market::{Class, Offer};
 
 fn class(value: f64, arrivals: &[f64], offers: &[(f64, &[(usize, f64)])]) -> Class {
     let offers = offers.iter().map(|(loss, uses)| Offer { loss: *loss, uses: uses.to_vec() }).collect();
-    Class { value, arrivals: arrivals.to_vec(), patience: Vec::new(), offers }
+    Class { value, arrivals: arrivals.to_vec(), patience: Vec::new(), weights: Vec::new(), offers }
 }
 
 fn near(found: f64, wanted: f64) {
@@ -131,7 +131,7 @@ proptest! {
             classes: classes.iter().map(|(value, early, late, size, other)| Class {
                 value: f64::from(*value),
                 arrivals: vec![f64::from(*early), f64::from(*late)],
-                patience: Vec::new(),
+                patience: Vec::new(), weights: Vec::new(),
                 offers: vec![
                     Offer { loss: 0.0, uses: uses(0, 1, *size) },
                     Offer { loss: 0.5, uses: uses(2, 3, *other) },

@@ -30,7 +30,7 @@ const OFF: f64 = 0.2;
 /// … and how many requests it must be off by: so many times what is usual by chance.
 const CHANCE: f64 = 2.5;
 /// How much more than is expected is kept for what is worth most, as a share: when nothing is known yet, and after a day.
-const DOUBT: [f64; 2] = [0.4, 0.1];
+const DOUBT: [f64; 2] = [0.8, 0.1];
 const DAY: Duration = Duration::from_secs(86_400);
 /// Blocks end where windows do on so many of the next days.
 const NEAR_RESETS: Duration = Duration::from_secs(4 * 86_400);

@@ -21,6 +21,10 @@ const SHARE_OF_SHORT: f64 = 0.97;
 const AFTER_A_DAY: f64 = 0.7;
 /// … and what comes later counts the less, the longer it takes: a tenth of that after ten days.
 const DAY: f64 = 86_400.0;
+/// By how much less that counts a day from now which is not worth most; later, it counts less by as many times as there are
+/// days. Of what is worth the same, it does not matter which is served, and what is asked for now is sure; but what is worth
+/// most is kept for longer.
+const LOWER_AFTER_A_DAY: f64 = 0.2;
 
 /// What is expected to be asked for, and what there is to serve it with. `targets` are the deployments in the book. What is
 /// served later counts less: whether it will be asked for at all is the more doubtful the later it is.
@@ -35,7 +39,14 @@ pub(super) fn market(
 ) -> Market {
     let mut market = supplied(snapshot, book, targets, now, ends, groups, SHARE_OF_SHORT);
     let starts = std::iter::once(now.wall).chain(ends.iter().copied());
-    market.weights = starts.zip(ends).map(|(start, end)| weight(now.wall, start, *end)).collect();
+    let days =
+        |(start, end): (Timestamp, &Timestamp)| (start.since(now.wall) + end.since(now.wall)).as_secs_f64() / 2.0 / DAY;
+    let days: Vec<f64> = starts.zip(ends).map(days).collect();
+    market.weights = days.iter().map(|days| weight(*days)).collect();
+    let most = market.classes.iter().map(|class| class.value).fold(0.0, f64::max);
+    for class in market.classes.iter_mut().filter(|class| class.value < most) {
+        class.weights = days.iter().map(|days| lower(*days)).collect();
+    }
     market
 }
 
@@ -52,10 +63,14 @@ pub fn market_at_most(
     supplied(snapshot, book, targets, now, ends, groups, 1.0)
 }
 
-/// What a value counts that is served between two instants.
-fn weight(now: Timestamp, start: Timestamp, end: Timestamp) -> f64 {
-    let days = (start.since(now) + end.since(now)).as_secs_f64() / 2.0 / DAY;
+/// What a value counts that is served so many days from now.
+fn weight(days: f64) -> f64 {
     if days < 1.0 { 1.0 - (1.0 - AFTER_A_DAY) * days } else { AFTER_A_DAY / days }
+}
+
+/// Which part of that a value counts that is not the greatest.
+fn lower(days: f64) -> f64 {
+    (1.0 - LOWER_AFTER_A_DAY * days.min(1.0)) / days.max(1.0)
 }
 
 fn supplied(
@@ -82,7 +97,13 @@ fn supplied(
         let tier = snapshot.rules.tiers.iter().position(|tier| *tier.name == *group.kind.tier);
         let value = tier.map_or(0.0, |tier| snapshot.rules.tiers[tier].value);
         let offers = tier.map_or(Vec::new(), |tier| offers(snapshot, book, targets, tier, group));
-        market.classes.push(Class { value, arrivals: arrivals.clone(), patience: Vec::new(), offers });
+        market.classes.push(Class {
+            value,
+            arrivals: arrivals.clone(),
+            patience: Vec::new(),
+            weights: Vec::new(),
+            offers,
+        });
     }
     market
 }
