@@ -18,7 +18,9 @@ mod process;
 mod reached;
 mod run;
 mod scenario;
+mod stage;
 mod trace;
+mod waiting;
 mod world;
 
 use std::collections::VecDeque;
