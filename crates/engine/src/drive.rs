@@ -16,6 +16,7 @@ use crate::attempt::{Committed, Content, Failure, Sending, attempt, silent};
 use crate::course::{Course, Delay, Turn, Unanswered};
 use crate::engine::{Answer, Reply};
 use crate::explain::write_candidates;
+use crate::failure::Obstacle;
 use crate::health::Sight;
 use crate::job::{Job, make_plan};
 use crate::race::{Attempt, Entry, Happening, Race};
@@ -61,7 +62,7 @@ async fn planned(trace: &Trace, job: &Job) -> Result<Committed, ClientError> {
     trace.engine.arrived(&plan, trace.engine.now());
     take_down(trace, &plan);
     let engine = &trace.engine;
-    let result = match engine.is_behind_others(job, &plan) {
+    let result = match engine.is_behind_others(trace.received, job, &plan) {
         true => Err(Unanswered::behind_others(engine.now())),
         false => run(trace, job, &plan, None).await,
     };
@@ -106,6 +107,10 @@ async fn wait(trace: &Trace, job: &Job, mut plan: Plan, mut unanswered: Unanswer
             Waited::InVain => {
                 plan = make_plan(engine, &job.chat, &job.admission, false)?;
                 barred.leave_out(&mut plan, engine.now().monotonic);
+                if plan.order.is_empty() && Obstacle::of_plan(&plan).is_empty() {
+                    // Nothing stands in the way but what failed before, and that was said.
+                    break;
+                }
                 (None, true)
             }
         };

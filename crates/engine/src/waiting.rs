@@ -93,10 +93,10 @@ pub(crate) enum Waited {
 /// A request's turn: what it will use is held. Given back if nobody takes it.
 pub(crate) struct Grant {
     engine: Arc<Engine>,
+    /// Gone once it is taken.
     plan: Option<Plan>,
     featured: bool,
     held: GrantedHold,
-    is_taken: bool,
 }
 
 /// What is held for a request whose turn it is.
@@ -179,10 +179,10 @@ impl Engine {
         received.monotonic.after(wait.min(latest))
     }
 
-    /// Whether others wait for the same as a request: it goes behind them then.
-    pub(crate) fn is_behind_others(&self, job: &Job, plan: &Plan) -> bool {
+    /// Whether others wait for the same as a request: it goes behind them then, if it may wait itself.
+    pub(crate) fn is_behind_others(&self, received: Now, job: &Job, plan: &Plan) -> bool {
         let room = &self.shared().room;
-        let may_wait = || !self.snapshot.rules.tiers[job.admission.tier].wait.is_zero();
+        let may_wait = || self.patience(received, job) > self.now().monotonic;
         room.count.load(Ordering::Relaxed) > 0
             && may_wait()
             && room.inner().waiting.has_line(&Kind::of(self, job, plan))
@@ -290,14 +290,13 @@ impl Kind {
 impl Grant {
     /// The plan that it is by, and what is held. From here on whoever takes it answers for that.
     pub(crate) fn take(mut self) -> (Plan, GrantedHold) {
-        self.is_taken = true;
         (self.plan.take().unwrap_or_default(), self.held)
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let (false, Some(plan)) = (self.is_taken, &self.plan) else { return };
+        let Some(plan) = &self.plan else { return };
         self.engine.give_back_its_share(plan);
         self.engine.see(plan.candidates[self.held.position].deployment, self.featured, Sight::Unclear);
         self.engine.release(self.held.reservation);

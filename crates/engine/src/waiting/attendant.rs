@@ -113,7 +113,7 @@ impl Attendant {
                     }
                     engine.takes_its_share(&plan);
                     let held = GrantedHold { position, key, reservation, now };
-                    return Ok(Grant { engine: Arc::clone(engine), plan: Some(plan), featured, held, is_taken: false });
+                    return Ok(Grant { engine: Arc::clone(engine), plan: Some(plan), featured, held });
                 }
                 // The disk is told, and this target is not passed over for a moment's sake.
                 Err(Reason::Unsecured { .. }) => return Err(Unserved::NotBefore(now.after(MOMENT).monotonic)),

@@ -4,27 +4,15 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::gateway::{End, Gateway, Home, program};
+use crate::gateway::{End, Gateway, Home, complaint, program, stdout};
 use crate::http::Ask;
 use crate::upstream::{Upstream, in_order};
 
 const KEY: &str = "sk-test-operator";
 
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
 fn json(output: &Output) -> Value {
     let text = stdout(output);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-/// What a command says when it fails.
-fn complaint(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
 }
 
 /// A gateway that other commands can find: its configuration names the port that it got.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::documents::blocks;
-use crate::gateway::{Home, program};
+use crate::gateway::{Home, complaint, program, stdout};
 use crate::http::Ask;
 use crate::patience::until;
 use crate::upstream::Upstream;
@@ -26,18 +26,6 @@ fn plan(folder: &TempDir, arguments: &[&str]) -> Output {
     let mut command = program();
     command.arg("plan").args(arguments).args(["--start", START]).current_dir(folder.path()).env("TZ", "UTC");
     command.output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn complaint(folder: &TempDir, arguments: &[&str]) -> String {
-    let output = plan(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
 }
 
 #[test]
@@ -146,7 +134,7 @@ fn a_strategy_is_compared_and_looking_ahead_serves_no_less_of_what_is_critical()
 #[test]
 fn what_cannot_be_planned_is_told_with_what_helps() {
     let folder = example();
-    let complaint = |arguments: &[&str]| complaint(&folder, arguments);
+    let complaint = |arguments: &[&str]| complaint(&plan(&folder, arguments));
     assert!(
         complaint(&["5 elephants a day"]).starts_with("`5 elephants` was not understood; write for example \"5,000")
     );

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::documents::blocks;
-use crate::gateway::{End, Gateway, Home, program};
+use crate::gateway::{End, Gateway, Home, complaint, program, stdout};
 use crate::http::{Ask, Reply};
 use crate::simulate::{ROUTING, example};
 use crate::upstream::Upstream;
@@ -89,17 +89,6 @@ pub(crate) fn recorded_example() -> TempDir {
 
 fn simulate(folder: &Path, more: &[&str]) -> Output {
     program().arg("simulate").args(more).current_dir(folder).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn complaint(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::documents::blocks;
-use crate::gateway::program;
+use crate::gateway::{complaint, program, stdout};
 
 /// The document with the examples.
 pub(crate) const ROUTING: &str = include_str!("../../../../docs/routing.md");
@@ -23,17 +23,6 @@ pub(crate) fn example() -> TempDir {
 fn simulate(folder: &TempDir, more: &[&str]) -> Output {
     let usual = ["simulate", "--workload", "workload.jsonl", "--start", START];
     program().args(usual).args(more).current_dir(folder.path()).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn complaint(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
 }
 
 #[test]

@@ -226,6 +226,19 @@ async fn who_comes_later_goes_behind_those_who_wait_for_the_same() {
     assert_eq!(a.sim.overruns(), 0);
 }
 
+#[tokio::test]
+async fn who_cannot_wait_is_not_sent_behind_those_who_do() {
+    let a = Upstream::new("a").await;
+    let gateway = Gateway::start(&format!("{}{}", a.table(), PATIENT.replace("wait = 4", "wait = 60"))).await;
+    a.once(r#"{"fault":"status","status":429,"headers":{"retry-after":"30"}}"#);
+    let mut replies = JoinSet::new();
+    send(&mut replies, &gateway, 0, &ask("patient"));
+    wait_for(&gateway, 1).await;
+    let reply = gateway.ask(&ask("patient").header("x-freeway-deadline", "1.5")).await;
+    assert!(reply.everything().contains("paused until"), "it is told what stands in the way: {}", reply.everything());
+    assert_eq!((reply.head.status, waited_ms(&gateway.ledger(&reply).await)), (429, 0.0));
+}
+
 /// Nobody is sent who has no time left for an answer, and who is cut off by his own deadline says nothing of the target.
 #[tokio::test]
 async fn time_is_left_for_the_answer() {
